@@ -1,0 +1,1 @@
+"""The attacks that ship with PoisonBench, one plugin per module."""

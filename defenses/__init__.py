@@ -1,0 +1,1 @@
+"""The defences that ship with PoisonBench, one plugin per module or folder."""

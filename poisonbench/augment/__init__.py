@@ -1,0 +1,1 @@
+"""Augmentation of image batches and captions, drawn from keyed generators."""

@@ -1,0 +1,60 @@
+"""A cell: one attack against one defence on one tier with one seed, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import Field
+
+from poisonbench.settings import Settings
+from poisonbench.tier import Tier
+
+
+class PluginChoice(Settings):
+    """A plugin by name, with its full validated configuration."""
+
+    name: str
+    config: dict[str, Any] = {}
+
+
+class Cell(Settings):
+    """Everything that decides a result, resolved: no default is left to be filled in later.
+
+    Attributes:
+        attack: the attack with its full configuration.
+        defense: the defence with its full configuration.
+        tier: data, model and recipe.
+        seed: of everything random in the cell.
+        device: "cpu" or "cuda".
+        source: hash of the code that shapes the result (core, model configurations and the two plugins).
+    """
+
+    attack: PluginChoice
+    defense: PluginChoice
+    tier: Tier
+    seed: int = Field(0, ge=0)
+    device: str = "cpu"
+    source: str = ""
+
+    @property
+    def identity(self) -> str:
+        """A 12-digit hash over the whole cell; it names the folder and the resume key."""
+        return _hash(self.model_dump(mode="json"))
+
+    @property
+    def folder(self) -> str:
+        """The name of the cell's folder under the runs folder."""
+        return f"{self.attack.name}--{self.defense.name}--{self.tier.name}--s{self.seed}--{self.identity}"
+
+
+def twin_key(attack: dict[str, Any], tier: dict[str, Any], seed: int) -> str:
+    """What an undefended twin shares with a defended cell: attack with configuration, tier without defence fields, and seed."""
+    shared = {key: value for key, value in tier.items() if key != "defenses"}
+    return _hash({"attack": attack, "tier": shared, "seed": seed})
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,272 @@
+"""The command line. It must answer ``--help`` at once, so that everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poisonbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from poisonbench.records import Record
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class OneLine(click.Group):
+    """A group whose errors are one line on standard error with exit code 2, never a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; its return value is the exit status."""
+        kwargs["standalone_mode"] = False
+        try:
+            status = super().main(*args, **kwargs)
+        except (UserError, click.ClickException) as error:
+            message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            click.echo(f"poisonbench: error: {' '.join(message.split())}", err=True)
+            status = 2
+        except click.Abort:
+            click.echo("poisonbench: interrupted; finished cells are kept", err=True)
+            status = INTERRUPTED
+        sys.exit(status or 0)
+
+
+@click.group(
+    cls=OneLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: poisonbench run --attack backdoor_badnet --defense otcclip",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.pass_context
+def cli(context: click.Context, version: bool) -> None:
+    """Poison CLIP's training pairs, defend it, and measure what is left of attack and model."""
+    if version:
+        import poisonbench
+
+        click.echo(f"poisonbench {poisonbench.__version__}")
+    elif context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+@click.option(
+    "--attack", "attacks", multiple=True, required=True, metavar="NAME[,NAME]", help="Attacks, or 'all'."
+)
+@click.option("--defense", "defenses", multiple=True, default=("none",), show_default=True, metavar="NAME[,NAME]", help="Defences, or 'all'.")  # fmt: skip
+@click.option("--tier", default="clipart", show_default=True, metavar="NAME", help="A tier, or a YAML file that declares one.")  # fmt: skip
+@click.option("--seeds", "--seed", default="0", show_default=True, metavar="SEEDS", help="0,1,2 or 0-2.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field, such as recipe.epochs or attack.rate.")  # fmt: skip
+@click.option("--data", metavar="SOURCE", help="Your pairs: a folder, hf:NAME or wds:SHARDS.")
+@click.option("--eval", "evaluation", metavar="TASKS", help="Your tasks: folder:PATH or clip-benchmark:NAME.")
+@click.option(
+    "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where records go."
+)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time.")
+@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu or cuda.")
+@click.option("--force", is_flag=True, help="Run cells again that have a record.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; an array of several.")
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+def run(
+    attacks: Sequence[str],
+    defenses: Sequence[str],
+    tier: str,
+    seeds: str,
+    settings: Sequence[str],
+    data: str | None,
+    evaluation: str | None,
+    out: Path,
+    workers: int,
+    device: str,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run attacks against defences and show what came out.
+
+    A cell that was run before is not run again; its record is shown.
+
+    \b
+    Examples:
+      poisonbench run --attack backdoor_badnet --defense otcclip
+      poisonbench run --attack all --defense none,roclip --seeds 0-2 --workers 4
+      poisonbench run --attack targeted --set recipe.epochs=20 --set attack.captions=5
+      poisonbench run --attack backdoor_badnet --data path/to/folder --eval folder:path/to/classes
+    """
+    from poisonbench.console import open_board
+    from poisonbench.grid import run_grid
+    from poisonbench.resolve import Request, parse_seeds, parse_settings, resolve, split_names
+    from poisonbench.store import RECORD, Store
+
+    request = Request(
+        attacks=split_names(attacks),
+        defenses=split_names(defenses),
+        tier=tier,
+        seeds=parse_seeds(seeds),
+        settings=parse_settings(settings),
+        data=data,
+        evaluation=evaluation,
+        device=device,
+    )
+    cells, store = resolve(request), Store(out)
+    with redirect_stdout(sys.stderr), open_board(len(cells), quiet) as board:
+        status = run_grid(cells, store, board, workers, force)
+    found = [(record, store.folder(cell) / RECORD) for cell in cells if (record := store.load(cell))]
+    _print_json([record for record, _ in found], len(cells)) if as_json else _print_tables(found)
+    return status
+
+
+@cli.group()
+def show() -> None:
+    """Show what a tier, an attack or a defence is.
+
+    \b
+    Examples:
+      poisonbench show tier clipart
+      poisonbench show defense otcclip
+    """
+
+
+@show.command("tier")
+@click.argument("name")
+def show_tier(name: str) -> None:
+    """Print tier NAME as it is declared, in YAML."""
+    from poisonbench.describe import tier_text
+
+    click.echo(tier_text(name))
+
+
+@show.command("attack")
+@click.argument("name")
+def show_attack(name: str) -> None:
+    """Show attack NAME: what it does, its card and its fields."""
+    from poisonbench import registry
+    from poisonbench.describe import show_plugin
+
+    show_plugin(registry.attacks().get(name), _stdout())
+
+
+@show.command("defense")
+@click.argument("name")
+def show_defense(name: str) -> None:
+    """Show defence NAME: what it does, its card and its fields."""
+    from poisonbench import registry
+    from poisonbench.describe import show_plugin
+
+    show_plugin(registry.defenses().get(name), _stdout())
+
+
+@cli.command("list")
+def list_all() -> None:
+    """List attacks, defences and tiers, and plugins that cannot be used."""
+    from poisonbench.describe import show_all
+
+    show_all(_stdout())
+
+
+@cli.group()
+def new() -> None:
+    """Start a plugin of your own: a complete project that installs and runs at once.
+
+    \b
+    Examples:
+      poisonbench new defense my_idea
+      pip install -e my_idea && poisonbench check my_idea
+    """
+
+
+def _new(kind: str) -> Callable[[str, Path], None]:
+    def create(name: str, into: Path) -> None:
+        from poisonbench import scaffold
+
+        project = scaffold.create(kind, name, into)
+        click.echo(f"wrote {project}\nnext: pip install -e {project} && poisonbench check {name}")
+
+    return create
+
+
+for _kind, _word in (("attack", "an attack"), ("defense", "a defence")):
+    _create = click.option("--into", default=".", show_default=True, type=click.Path(path_type=Path), help="Parent folder.")(_new(_kind))  # fmt: skip
+    new.command(_kind, help=f"Write a plugin project for {_word} called NAME.")(
+        click.argument("name")(_create)
+    )
+
+
+@cli.command()
+@click.argument("name")
+def check(name: str) -> int:
+    """Run the contract tests on plugin NAME.
+
+    \b
+    Example:
+      poisonbench check my_idea
+    """
+    from poisonbench.conformance import check_plugin
+
+    results = check_plugin(name)
+    for result in results:
+        click.echo(f"{'ok    ' if result.passed else 'BROKEN'}  {result.check}: {result.message}")
+    broken = sum(not result.passed for result in results)
+    click.echo(f"{name}: {len(results) - broken} of {len(results)} promises kept")
+    return int(broken > 0)
+
+
+@cli.command()
+@click.option(
+    "--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where records are."
+)
+@click.option("--out", default="leaderboards", show_default=True, type=click.Path(path_type=Path), help="What is published.")  # fmt: skip
+def leaderboard(runs: Path, out: Path) -> None:
+    """Publish the records of RUNS and render the leaderboard.
+
+    \b
+    Example:
+      poisonbench leaderboard --runs runs --out leaderboards
+    """
+    from poisonbench.leaderboard import publish
+    from poisonbench.store import Store
+
+    if not runs.is_dir():
+        raise UserError(
+            f"--runs {runs}: there is no such folder; run some cells first, or name the folder of your records"
+        )
+    entries = Store(runs).entries()
+    page = publish([(entry.record, entry.path) for entry in entries], out)
+    click.echo(f"published {len(entries)} records; open {page}")
+
+
+def main() -> None:
+    """The ``poisonbench`` command."""
+    cli(prog_name="poisonbench")
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_json(records: Sequence[Record], cells: int) -> None:
+    import json
+
+    values = [record.model_dump(mode="json") for record in records]
+    click.echo(json.dumps(values[0] if cells == 1 else values, ensure_ascii=False))
+
+
+def _print_tables(found: Sequence[tuple[Record, Path]]) -> None:
+    from poisonbench.tables import show
+
+    show([record for record, _ in found], [path for _, path in found], _stdout())
+
+
+if __name__ == "__main__":
+    main()

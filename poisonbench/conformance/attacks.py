@@ -1,0 +1,200 @@
+"""What an attack promises; every function is one check, and its docstring is the promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poisonbench.conformance.attack_rehearsal import rehearse, rehearsed, wanted_classes
+from poisonbench.conformance.check import Check, Plugin, require
+from poisonbench.conformance.common import complete, config_round_trip, unknown_field
+from poisonbench.conformance.data import digest, every, tiny_data
+from poisonbench.errors import UserError
+from poisonbench.manifest import Manifest
+from poisonbench.sources import Data
+
+SIDES = (32, 64)
+RATE = 0.1
+"""The poison rate at which rows are counted: the default may come to less than one row of so few."""
+
+
+def same_poisons(plugin: Plugin) -> None:
+    """The same generator gives the same poisons and probe, so that every defence meets the same attack."""
+    first, again = rehearse(plugin), rehearse(plugin)
+    advice = "for the same rng; draw only from the rng that is given"
+    require(first.manifest == again.manifest, f"poison chose differently {advice}")
+    if first.probe is not None and again.probe is not None:
+        require(torch.equal(first.probe.images, again.probe.images), f"probe drew other images {advice}")
+        require(
+            torch.equal(first.probe.controls, again.probe.controls), f"probe drew other controls {advice}"
+        )
+
+
+def other_seeds(plugin: Plugin) -> None:
+    """An attack that draws chooses other poisons for another seed."""
+    first, *others = (rehearse(plugin, seed=seed) for seed in range(4))
+    differs = any(run.manifest != first.manifest for run in others)
+    require(differs or not first.drew, "poison draws from rng, but four seeds gave the same manifest")
+
+
+def applies(plugin: Plugin) -> None:
+    """The manifest survives JSON, and names rows and pictures that exist, each row once."""
+    run = rehearsed(plugin)
+    again = Manifest.model_validate_json(run.manifest.model_dump_json())
+    require(again == run.manifest, "written to JSON and read again, the manifest is not what it was")
+    assert run.data.targets is not None
+    limits = {"own": 1, "row": len(run.data.train), "target": len(run.data.targets.images)}
+    for edit in run.edits:
+        picture = edit.picture
+        limit = f"{picture.source} {picture.index} of {limits[picture.source]}"
+        require(
+            picture.index < limits[picture.source], f"an edit takes a picture that does not exist: {limit}"
+        )
+        if edit.row is None:
+            require(picture.source != "own", "an appended row has no image of its own; set Edit.picture")
+
+
+def budget(plugin: Plugin) -> None:
+    """As many rows are poisoned as the rate says, and an attack without a goal poisons none."""
+    run = rehearsed(plugin)
+    expected = "none" if run.probe is None else "some"
+    message = f"{len(run.edits)} rows are poisoned where there should be {expected}"
+    require((run.probe is None) == (not run.edits), message)
+    if "rate" not in plugin.Config.model_fields:
+        return
+    try:
+        found = len(rehearse(plugin, rate=RATE).edits)
+    except UserError:  # a rate with other bounds
+        return
+    wanted = RATE * len(run.data.train)
+    message = f"rate {RATE} of {len(run.data.train)} pairs should poison about {wanted:.0f} rows, not {found}"
+    require(abs(found - wanted) <= max(1, 0.15 * wanted), message)
+
+
+def clean_rows(plugin: Plugin) -> None:
+    """Rows without an edit keep their image and captions."""
+    run = rehearsed(plugin)
+    clean, poisoned = run.data.train, run.poisoned
+    require(
+        len(poisoned) == len(clean) + len(run.manifest.appended), "rows were lost or added without an edit"
+    )
+    untouched = np.setdiff1d(np.arange(len(clean)), run.rows)
+    same = torch.equal(poisoned.images.fetch(untouched), clean.images.fetch(untouched))
+    require(same, "the image of a row without an edit is not the clean one")
+    kept = all(poisoned.captions[row] == clean.captions[row] for row in untouched)
+    require(kept, "the captions of a row without an edit are not the clean ones")
+
+
+def pictures(plugin: Plugin) -> None:
+    """Poisoned images are uint8 of shape (n, 3, side, side), at 32 and at 64 pixels."""
+    for side in SIDES:
+        run = rehearsed(plugin, side=side)
+        _require_images(run.poisoned.images.fetch(run.rows), len(run.rows), side, "poisoned images")
+
+
+def boxes_survive(plugin: Plugin) -> None:
+    """What is painted into a part of an image lies inside every evaluation crop, at 32 and at 64 pixels."""
+    for side in SIDES:
+        for edit in rehearsed(plugin, side=side).edits:
+            box = getattr(edit.operation, "box", None)
+            mend = f"an evaluation crop at {side} pixels cuts it off; keep it inside triggers.safe_span(side)"
+            require(box is None or box.survives(side), f"{box!r}: {mend}")
+
+
+def captions(plugin: Plugin) -> None:
+    """Poisoned rows have captions that are not blank, and a target that is a class with words to know it by."""
+    run = rehearsed(plugin)
+    for row, edit in zip(run.rows, run.edits, strict=True):
+        options = run.poisoned.captions[row]
+        written = bool(options) and all(text.strip() for text in options)
+        require(written, f"poisoned row {row} has the captions {options!r}")
+        require(
+            edit.target in run.data.headline.classes, f"the target '{edit.target}' is no class of the task"
+        )
+        words = run.manifest.target_words.get(edit.target)
+        require(
+            bool(words), f"the manifest has no target_words for '{edit.target}'; take task.naming(target)"
+        )
+
+
+def probe_shapes(plugin: Plugin) -> None:
+    """The probe's images, goals, labels and concepts agree in number, and there are controls."""
+    for side in SIDES:
+        run = rehearsed(plugin, side=side)
+        if (probe := run.probe) is None:
+            continue
+        n, m = len(probe.goals), len(probe.control_goals)
+        require(n > 0, "the probe has no images")
+        require(m > 0, "the probe has no controls: how often would the model give the goal anyway?")
+        _require_images(probe.images, n, side, "probe.images")
+        _require_images(probe.controls, m, side, "probe.controls")
+        sizes = f"{n} goals, {len(probe.labels)} labels and {len(probe.concepts)} concepts"
+        require(len(probe.labels) == len(probe.concepts) == n, f"the probe has {sizes}")
+
+
+def goals_known(plugin: Plugin) -> None:
+    """The probe asks for classes of the task that the manifest names as targets."""
+    run = rehearsed(plugin)
+    if (probe := run.probe) is None:
+        return
+    task = run.data.headline
+    require(
+        probe.task == task.name, f"probe.task is '{probe.task}', not the task that was given ({task.name})"
+    )
+    planted = {task.classes.index(edit.target) for edit in run.edits}
+    for name, goals in (("goals", probe.goals), ("control_goals", probe.control_goals)):
+        unknown = sorted(set(goals.tolist()) - planted)
+        require(goals.dtype == np.int64, f"probe.{name} are {goals.dtype}, not int64 class indices")
+        require(not unknown, f"probe.{name} holds classes {unknown}, which are the target of no edit")
+
+
+def goal_excluded(plugin: Plugin) -> None:
+    """No image, attacked or control, has the goal as its true class."""
+    run = rehearsed(plugin)
+    if (probe := run.probe) is None:
+        return
+    mend = "already show their goal; leave out images of the goal class"
+    own = int((probe.labels == probe.goals).sum())
+    require(own == 0, f"{own} probe images {mend}")
+    truth, classes = _true_classes(run.data), run.data.headline.classes
+    shown = [truth.get(_key(image)) for image in probe.controls]
+    wrong = sum(kind == classes[goal] for kind, goal in zip(shown, probe.control_goals, strict=True))
+    require(wrong == 0, f"{wrong} controls {mend}")
+
+
+def keeps_data(plugin: Plugin) -> None:
+    """The data that the attack was given is not written on."""
+    before = digest(tiny_data(32, wanted_classes(plugin().config)))
+    message = "poison or probe changed the pixels or captions they were given; work on a copy (.clone())"
+    require(digest(rehearse(plugin).data) == before, message)
+
+
+def _require_images(images: Tensor, count: int, side: int, what: str) -> None:
+    shape = (count, 3, side, side)
+    right = images.dtype == torch.uint8 and tuple(images.shape) == shape
+    require(
+        right, f"{what} are {images.dtype} of shape {tuple(images.shape)}, not torch.uint8 of shape {shape}"
+    )
+
+
+def _true_classes(data: Data) -> dict[bytes, str]:
+    """What every picture that an attack can take as a control truly shows."""
+    assert data.targets is not None
+    labels = [data.headline.classes[label] for label in data.headline.labels]
+    kinds = [*labels, *data.targets.kinds]
+    images = [*every(data.headline.images), *every(data.targets.images)]
+    return {_key(image): kind for image, kind in zip(images, kinds, strict=True)}
+
+
+def _key(image: Tensor) -> bytes:
+    return image.contiguous().numpy().tobytes()
+
+
+CHECKS = [
+    Check.of(verify)
+    for verify in (
+        complete, config_round_trip, unknown_field, same_poisons, other_seeds, applies, budget, clean_rows, pictures,
+        boxes_survive, captions, probe_shapes, goals_known, goal_excluded, keeps_data,
+    )
+]  # fmt: skip

@@ -1,0 +1,165 @@
+"""A defence carried out once on the tiny data, with a witness of what its objective does in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poisonbench.conformance.check import Plugin, once, require
+from poisonbench.conformance.data import tiny_data
+from poisonbench.defense import (
+    Assignment,
+    Batch,
+    Curation,
+    Defense,
+    DefenseCard,
+    Loss,
+    Objective,
+    Pass,
+    Sight,
+)
+from poisonbench.lab import Lab
+from poisonbench.pairs import Chosen, Pairs
+from poisonbench.randomness import Key, stable_seed
+from poisonbench.sources import Data
+from poisonbench.tier import Recipe
+from poisonbench.tokens import Tokenizer
+from poisonbench.towers import Towers, build_towers
+
+ALL_SIGHTS: tuple[Sight, ...] = ("clean", "classes")
+EPOCHS = 3
+RECIPE = Recipe(epochs=EPOCHS, batch=32, precision="fp32")
+MODEL = "poisonbench-xs"
+
+
+@dataclass
+class Notes:
+    """What an objective did.
+
+    Attributes:
+        passes: the passes planned for every epoch.
+        losses: the loss of every step.
+        moved: the towers that a gradient reached.
+        assignments: what it said of every epoch's captions, where it said anything.
+    """
+
+    passes: dict[int, Sequence[Pass]] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    moved: set[str] = field(default_factory=set)
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a defence did.
+
+    Attributes:
+        data: what it was given.
+        defense: the instance.
+        lab: its workplace, over the rows that it kept.
+        curation: what it decided before training.
+        objective: what it trained with.
+        towers: the trained model.
+        notes: what happened in the loop.
+        crash: what ended the training early, if anything.
+    """
+
+    data: Data
+    defense: Defense
+    lab: Lab
+    curation: Curation
+    objective: Objective
+    towers: Towers
+    notes: Notes
+    crash: Exception | None
+
+
+def rehearse(plugin: Plugin) -> Rehearsal:
+    """Curate and train from scratch; a crash in the loop is kept, so that what came before it can be judged."""
+    data, defense = tiny_data(), plugin()
+    lab = tiny_lab(data, plugin.card.model_copy(update={"sees": ALL_SIGHTS}))
+    curation = defense.curate(lab.pairs, lab)
+    lab = lab.on(kept(lab.pairs, curation))
+    towers, notes = lab.fresh("model"), Notes()
+    objective = watched(defense.objective(lab), towers, notes)
+    crash = None
+    try:
+        lab.train(objective, start=towers)
+    except Exception as error:
+        crash = error
+    return Rehearsal(data, defense, lab, curation, objective, towers, notes, crash)
+
+
+rehearsed = once(rehearse)
+"""The same, carried out once for all checks that only look."""
+
+
+def trained(plugin: Plugin, rehearsal: Callable[[Plugin], Rehearsal] = rehearsed) -> Rehearsal:
+    """A rehearsal that came to its end; raises what ended it early."""
+    run = rehearsal(plugin)
+    if run.crash is not None:
+        raise run.crash
+    return run
+
+
+def tiny_lab(data: Data, card: DefenseCard) -> Lab:
+    """A lab over the tiny data with the smallest model."""
+    task, splits = data.headline, (data.train, data.clean, data.validation)
+    texts = [text for pairs in splits for options in pairs.captions for text in options]
+    tokenizer = Tokenizer.trimmed_to([*texts, *task.classes, *task.templates], context=16)
+
+    def fresh(key: Key) -> Towers:
+        return build_towers(MODEL, tokenizer, seed=stable_seed("conformance", key), device="cpu", bf16=False)
+
+    return Lab(
+        pairs=data.train, validation=data.validation, recipe=RECIPE, tokenizer=tokenizer, synonyms=data.synonyms, seed=0,
+        device="cpu", card=card, fresh=fresh, _clean=data.clean, _classes=(task.classes, task.templates),
+    )  # fmt: skip
+
+
+def kept(pairs: Pairs, curation: Curation) -> Pairs:
+    """The pairs as a defence's curation leaves them."""
+    rows = np.arange(len(pairs)) if curation.keep is None else np.flatnonzero(curation.keep)
+    captions = [tuple(curation.captions.get(row, pairs.captions[row])) for row in rows.tolist()]
+    return Pairs(Chosen(pairs.images, rows), captions, f"{pairs.fingerprint}:curated")
+
+
+def watched(objective: Objective, towers: Towers, notes: Notes) -> Objective:
+    """The same objective, which from now on writes into ``notes`` what it does."""
+    plan, finish = objective.plan, objective.finish
+
+    def noted_plan(epoch: int) -> Sequence[Pass]:
+        notes.passes[epoch] = list(plan(epoch))
+        return [replace(one, loss=_noted(one.loss, notes)) for one in notes.passes[epoch]]
+
+    def noted_finish(epoch: int) -> Mapping[str, float]:
+        report, assignment = finish(epoch), objective.assignment()
+        if assignment is not None:
+            notes.assignments[epoch] = assignment
+        return report
+
+    objective.plan, objective.finish = noted_plan, noted_finish  # type: ignore[method-assign]
+    for name, tower in (("image", towers.model.visual), ("text", towers.model.text)):
+        for parameter in tower.parameters():
+            parameter.register_hook(lambda gradient, name=name: _note_gradient(gradient, name, notes))
+    return objective
+
+
+def _noted(loss: Loss, notes: Notes) -> Loss:
+    def noted(batch: Batch, towers: Towers) -> Tensor:
+        value = loss(batch, towers)
+        found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        require(isinstance(value, Tensor) and value.ndim == 0, f"a loss must be a scalar tensor, not {found}")
+        notes.losses.append(float(value.detach()))
+        return value
+
+    return noted
+
+
+def _note_gradient(gradient: Tensor, tower: str, notes: Notes) -> None:
+    if tower not in notes.moved and bool(torch.count_nonzero(gradient)):
+        notes.moved.add(tower)

@@ -1,0 +1,178 @@
+"""What a defence promises; every function is one check, and its docstring is the promise.
+
+The defence is rehearsed: it curates a tiny data set and trains a tiny model for three epochs in the suite's loop.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from poisonbench.conformance.check import Broken, Check, Plugin, require
+from poisonbench.conformance.common import complete, config_round_trip, unknown_field
+from poisonbench.conformance.data import digest, every, tiny_data
+from poisonbench.conformance.defense_rehearsal import EPOCHS, kept, rehearse, rehearsed, tiny_lab, trained
+from poisonbench.defense import Objective, Pass, Screen
+
+
+def curates(plugin: Plugin) -> None:
+    """What is decided before training has one entry per row, and some rows are kept."""
+    run = rehearsed(plugin)
+    rows, found = len(run.data.train), run.curation
+    if found.keep is not None:
+        _require_array(found.keep, np.bool_, rows, "keep")
+        require(bool(found.keep.any()), "keep leaves no row to train on")
+    if found.scores is not None:
+        _require_finite(found.scores, rows, "curate's scores")
+    for row, texts in found.captions.items():
+        require(0 <= row < rows, f"row {row} is re-captioned, but there are {rows} rows")
+        require(
+            bool(texts) and all(text.strip() for text in texts), f"row {row} is re-captioned with {texts!r}"
+        )
+
+
+def plans(plugin: Plugin) -> None:
+    """Every epoch's passes visit rows that exist, and some of them train."""
+    run = rehearsed(plugin)
+    require(bool(run.notes.passes), f"the first epoch could not be planned: {run.crash!r:.100}")
+    for epoch, passes in run.notes.passes.items():
+        for one in passes:
+            _require_pass(one, len(run.lab.pairs), f"a pass of epoch {epoch}")
+    some = any(one.train for passes in run.notes.passes.values() for one in passes)
+    require(some, "no pass of any epoch trains (Pass.train is False in all of them)")
+
+
+def trains(plugin: Plugin) -> None:
+    """The suite's loop runs through all epochs, and every loss is a finite scalar."""
+    notes = trained(plugin).notes
+    require(set(notes.passes) == set(range(1, EPOCHS + 1)), "plan was not asked once for every epoch")
+    require(bool(notes.losses), "no step was made in any epoch")
+    require(all(map(math.isfinite, notes.losses)), "a loss is not finite")
+
+
+def reaches_both_towers(plugin: Plugin) -> None:
+    """In the course of the epochs the loss moves both the image tower and the text tower."""
+    missing = " or the ".join(sorted({"image", "text"} - trained(plugin).notes.moved))
+    require(not missing, f"no gradient ever reaches the {missing} tower; is everything detached?")
+
+
+def same_seed(plugin: Plugin) -> None:
+    """The same seed gives the same losses, so that a cell can be repeated."""
+    first, again = trained(plugin).notes.losses, trained(plugin, rehearse).notes.losses
+    same = len(first) == len(again) and np.allclose(first, again, rtol=1e-4)
+    require(same, "two runs with one seed differ; draw only from lab.rng, lab.numpy_rng or batch.rng")
+
+
+def sees_what_it_declares(plugin: Plugin) -> None:
+    """Nothing is looked at that the card does not declare in sees."""
+    defense, lab = plugin(), tiny_lab(tiny_data(), plugin.card)
+    try:
+        lab = lab.on(kept(lab.pairs, defense.curate(lab.pairs, lab)))
+        towers = lab.train(defense.objective(lab))
+        defense.repair(lab)
+        defense.screen(towers, lab)
+    except PermissionError as error:
+        raise Broken(str(error)) from None
+
+
+def assignments(plugin: Plugin) -> None:
+    """If it says whose caption every row was trained on, it names existing rows, or -1 for none."""
+    run = trained(plugin)
+    rows = len(run.lab.pairs)
+    for epoch, found in run.notes.assignments.items():
+        _require_array(found.partner, np.int64, rows, f"epoch {epoch}: partner")
+        known = (found.partner >= -1) & (found.partner < rows)
+        require(bool(known.all()), f"epoch {epoch}: partner names rows outside -1 to {rows - 1}")
+
+
+def state_round_trip(plugin: Plugin) -> None:
+    """The objective's state is tensors alone, and a new objective that loads it has the same state."""
+    run = trained(plugin)
+    state = _tensors(run.objective.state_dict())
+    fresh = run.defense.objective(run.lab)
+    fresh.load_state_dict(load(save(state)))
+    again = _tensors(fresh.state_dict())
+    differs = {key for key in state.keys() & again.keys() if not _equal(state[key], again[key])}
+    lost = sorted(differs | (state.keys() ^ again.keys()))
+    require(not lost, f"after load_state_dict, state_dict differs in {', '.join(lost)}")
+
+
+def repairs(plugin: Plugin) -> None:
+    """What it trains after training is objectives by name, and the loop can run them on the clean pairs."""
+    run = trained(plugin)
+    short = run.lab.recipe.model_copy(update={"epochs": 1})
+    for name, objective in run.defense.repair(run.lab).items():
+        kind = type(objective).__name__
+        require(
+            isinstance(objective, Objective), f"repair's candidate '{name}' is a {kind}, not an Objective"
+        )
+        run.lab.train(objective, run.lab.clean, short, start=copy.deepcopy(run.towers))
+
+
+def screens(plugin: Plugin) -> None:
+    """If it screens inputs, every input gets one finite score, and there is a finite threshold."""
+    run = trained(plugin)
+    screen = run.defense.screen(run.towers, run.lab)
+    if screen is None:
+        return
+    require(isinstance(screen, Screen), f"screen gives a {type(screen).__name__}, not a Screen")
+    require(math.isfinite(screen.threshold), f"the threshold is {screen.threshold}")
+    images = every(run.data.headline.images)
+    _require_finite(screen.score(images), len(images), "the screen's scores")
+
+
+def keeps_data(plugin: Plugin) -> None:
+    """The data that the defence was given is not written on."""
+    message = "the pixels or captions of the data have changed; work on a copy (.clone())"
+    require(digest(rehearsed(plugin).data) == digest(tiny_data()), message)
+
+
+def _require_pass(one: Pass, rows: int, what: str) -> None:
+    require(math.isfinite(one.lr_scale) and one.lr_scale >= 0, f"{what} has lr_scale {one.lr_scale}")
+    if one.rows is None:
+        return
+    indices = np.asarray(one.rows)
+    listed = indices.ndim == 1 and indices.dtype.kind == "i"
+    require(
+        listed, f"{what} has rows of {indices.dtype} and shape {indices.shape}, not a list of row numbers"
+    )
+    known = (indices >= 0) & (indices < rows)
+    require(bool(known.all()), f"{what} visits rows outside 0 to {rows - 1}")
+
+
+def _require_array(found: object, dtype: type[np.generic], rows: int, what: str) -> None:
+    array = np.asarray(found)
+    right = array.dtype == dtype and array.shape == (rows,)
+    wanted = f"{np.dtype(dtype)} of shape ({rows},)"
+    require(right, f"{what} is {array.dtype} of shape {array.shape}, not {wanted}")
+
+
+def _require_finite(found: object, rows: int, what: str) -> None:
+    array = np.asarray(found)
+    require(array.shape == (rows,), f"{what} have shape {array.shape}, not ({rows},)")
+    require(bool(np.isfinite(array).all()), f"{what} are not all finite")
+
+
+def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    others = sorted(key for key, value in state.items() if not isinstance(value, Tensor))
+    require(not others, f"state_dict holds something else than tensors: {', '.join(others)}")
+    return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+CHECKS = [
+    Check.of(verify)
+    for verify in (
+        complete, config_round_trip, unknown_field, curates, plans, trains, reaches_both_towers, same_seed,
+        sees_what_it_declares, assignments, state_round_trip, repairs, screens, keeps_data,
+    )
+]  # fmt: skip

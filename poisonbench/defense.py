@@ -1,0 +1,228 @@
+"""The contract of a defence: the moments at which it may act, and what it may see.
+
+A defence overrides only what it needs; the runner owns data, seeds, loop, checkpoints and evaluation::
+
+    class MyDefense(Defense):
+        "One sentence: the idea (Author et al., Venue Year)."
+
+        card = DefenseCard(title="My defence", paper="arXiv:0000.00000", year=2026, track="pre-training")
+
+        class Config(DefenseConfig):
+            strength: float = Field(0.5, ge=0, le=1)
+
+        def objective(self, lab): ...  # in-training: what the loop minimises
+        def curate(self, pairs, lab): ...  # before training: drop or re-caption rows
+        def repair(self, lab): ...  # after training: objectives on clean data
+        def screen(self, towers, lab): ...  # at inference: a score per input
+
+A defence never sees the poison manifest, the attack's name or the test sets. Whatever else it needs (clean pairs,
+class names) it must declare in its card's ``sees``; the lab refuses what was not declared.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from poisonbench.losses import clip_loss
+from poisonbench.pairs import Pairs, Rows
+from poisonbench.settings import Settings, validated
+
+if TYPE_CHECKING:
+    from poisonbench.lab import Lab
+    from poisonbench.towers import Towers
+
+Track = Literal["none", "pre-training", "filter", "repair", "screening"]
+Sight = Literal["clean", "classes"]
+ImageAugment = Literal["none", "flip", "light", "roclip"]
+TextAugment = Literal["none", "eda"]
+
+
+class DefenseCard(Settings):
+    """What a reader must know of a defence before its numbers.
+
+    Attributes:
+        title: the name in tables.
+        paper: where it was published ("arXiv:..."), or "-" for a baseline.
+        year: year of publication.
+        track: the moment at which it acts; numbers of different tracks are not put in one ranking.
+        sees: what it is given besides the poisoned pairs and the validation split.
+        reconstruction: what of it is our inference rather than published, or empty.
+    """
+
+    title: str
+    paper: str
+    year: int
+    track: Track
+    sees: tuple[Sight, ...] = ()
+    reconstruction: str = ""
+
+
+class DefenseConfig(Settings):
+    """Base of every defence's configuration; unknown fields are refused."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss is given for one step.
+
+    Attributes:
+        epoch: counted from 1.
+        step: counted from 0 over the whole run.
+        progress: share of the run that is done, in [0, 1).
+        rows: int64, (b,): the rows in the training pairs.
+        images: one float tensor (b, 3, side, side) in [0, 1] per view.
+        tokens: one int64 tensor (b, context) per text view.
+        rng: a generator for this step alone (CPU).
+    """
+
+    epoch: int
+    step: int
+    progress: float
+    rows: Tensor
+    images: tuple[Tensor, ...]
+    tokens: tuple[Tensor, ...]
+    rng: torch.Generator
+
+
+Loss = Callable[[Batch, "Towers"], Tensor]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the loop over some rows.
+
+    Attributes:
+        loss: what is minimised: a scalar from a batch and the towers; None makes a pass without gradient (scoring).
+        rows: the rows to visit in an order that the loop shuffles, or None for all.
+        lr_scale: multiplies the recipe's learning rate.
+        drop_last: whether an incomplete last batch is left out (contrastive losses want full batches).
+    """
+
+    loss: Loss
+    rows: Rows | None = None
+    lr_scale: float = 1.0
+    drop_last: bool = True
+    train: bool = True
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which caption every row was trained on in an epoch, for measuring how many poisons a defence neutralised.
+
+    Attributes:
+        partner: int64, (n,): the row whose caption was used, the row itself for its own, -1 where the row was left out.
+    """
+
+    partner: npt.NDArray[np.int64]
+
+
+class Objective:
+    """What the training loop minimises, epoch by epoch; the default is plain CLIP.
+
+    Attributes:
+        views: image and text views per row and step.
+        images: image augmentation, or None for the recipe's.
+        texts: text augmentation, or None for the recipe's.
+    """
+
+    views: int = 1
+    images: ImageAugment | None = None
+    texts: TextAugment | None = None
+
+    def plan(self, epoch: int) -> Sequence[Pass]:
+        """The passes of ``epoch`` (counted from 1), in order; called when the epoch begins."""
+        return [Pass(self.loss)]
+
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        """CLIP's symmetric contrastive loss on the first view."""
+        image, text = towers.image(batch.images[0]), towers.text(batch.tokens[0])
+        return clip_loss(image.embedding, text.embedding, towers.scale)
+
+    def finish(self, epoch: int) -> Mapping[str, float]:
+        """Called after the last pass of ``epoch``; returns what should be logged."""
+        return {}
+
+    def assignment(self) -> Assignment | None:
+        """The captions used in the epoch that just ended, or None when every row kept its own."""
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs beyond the model and optimiser (pools, banks, splits)."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` gave."""
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What a defence decided about the training pairs before training.
+
+    Attributes:
+        keep: bool, (n,): which rows are trained on; None keeps all.
+        captions: new captions per row, for rows that were re-captioned.
+        scores: float, (n,): larger is more suspicious; kept for detection metrics.
+    """
+
+    keep: npt.NDArray[np.bool_] | None = None
+    captions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    scores: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A detector for inputs at inference.
+
+    Attributes:
+        score: images (uint8, (b, 3, side, side)) to scores (b,); larger is more suspicious.
+        threshold: scores above it are flagged; set from clean images.
+    """
+
+    score: Callable[[Tensor], npt.NDArray[np.float64]]
+    threshold: float
+
+
+class Defense(ABC):
+    """Base class of every defence; see the module's text for the whole manual.
+
+    Attributes:
+        name: set by the registry from the entry point's name.
+        card: what the defence is and may see.
+        Config: its configuration, with a default for every field.
+    """
+
+    name: ClassVar[str] = ""
+    card: ClassVar[DefenseCard]
+    Config: ClassVar[type[DefenseConfig]] = DefenseConfig
+
+    def __init__(self, config: Any = None) -> None:
+        """``config`` is an instance of ``Config``, a mapping of fields, or None for the defaults."""
+        self.config: Any = config if isinstance(config, self.Config) else validated(self.Config, config or {}, f"defense '{self.name}'")
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        """Before training: which rows to keep, which to re-caption, and how suspicious each is."""
+        return Curation()
+
+    def objective(self, lab: Lab) -> Objective:
+        """In training: what the loop minimises."""
+        return Objective()
+
+    def repair(self, lab: Lab) -> Mapping[str, Objective]:
+        """After training: named candidate objectives for the same loop on the clean split; empty for none.
+
+        They start from the undefended model of the same attack and seed; the candidate with the smallest validation loss
+        of accuracy is chosen by the runner's rule.
+        """
+        return {}
+
+    def screen(self, towers: Towers, lab: Lab) -> Screen | None:
+        """At inference: a detector of attacked inputs, or None."""
+        return None

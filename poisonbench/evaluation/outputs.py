@@ -1,0 +1,188 @@
+"""Per-example outputs of one cell, stored once; every metric is computed from them.
+
+One row per example, in one parquet file. Where a column does not apply, integers are -1 and words are empty.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poisonbench.errors import UserError
+
+Part = Literal[
+    "zero_shot", "attack", "control", "probe", "probe_untrained", "retrieval_image", "retrieval_text"
+]
+Ints = npt.NDArray[np.int32]
+
+FILE = "predictions.parquet"
+TOP = 5
+ABSENT = -1
+MEND = "run the cell again with --force"
+
+NUMBERS = ("index", "label", "goal", "prediction", "rank")
+SCHEMA = pa.schema(
+    [("part", pa.string()), ("task", pa.string())]
+    + [(name, pa.int32()) for name in NUMBERS]
+    + [("top5", pa.list_(pa.int32(), TOP)), ("concept", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The outputs of one part, as parallel columns of n examples.
+
+    Attributes:
+        index: row in the task, the probe or the validation pairs.
+        label: true class, -1 where unknown.
+        goal: class that the attacker wants, -1 where there is none.
+        prediction: predicted class.
+        top5: (n, 5) the best classes, best first, -1 beyond the number of classes.
+        rank: retrieval: 1-based rank of the best true partner.
+        concept: what is drawn.
+    """
+
+    index: Ints
+    label: Ints
+    goal: Ints
+    prediction: Ints
+    rank: Ints
+    top5: Ints
+    concept: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Outputs:
+    """All outputs of a cell."""
+
+    def __init__(self, table: pa.Table | None = None) -> None:
+        """``table`` has the columns of ``SCHEMA``; without it there are no outputs yet."""
+        self._table = SCHEMA.empty_table() if table is None else table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Outputs) and bool(self._table.equals(other._table))
+
+    def add(
+        self,
+        part: Part,
+        task: str,
+        *,
+        index: npt.ArrayLike,
+        label: npt.ArrayLike | None = None,
+        goal: npt.ArrayLike | None = None,
+        prediction: npt.ArrayLike | None = None,
+        rank: npt.ArrayLike | None = None,
+        top5: npt.ArrayLike | None = None,
+        concept: Sequence[str] | None = None,
+    ) -> None:
+        """Append the examples of one part on one task; all columns are parallel to ``index`` (see ``Block``).
+
+        ``top5`` is (n, k) with any k up to 5.
+
+        Raises:
+            ValueError: if the columns differ in length.
+        """
+        given = {"index": index, "label": label, "goal": goal, "prediction": prediction, "rank": rank}
+        n = len(np.asarray(index))
+        columns = {name: _integers(values, n) for name, values in given.items()}
+        flat = pa.array(_padded(top5, n).ravel(), pa.int32())
+        columns["top5"] = pa.FixedSizeListArray.from_arrays(flat, TOP)
+        columns["concept"] = pa.array([""] * n if concept is None else list(concept), pa.string())
+        words = {"part": pa.array([part] * n, pa.string()), "task": pa.array([task] * n, pa.string())}
+        new = pa.table({**words, **columns}).select(SCHEMA.names).cast(SCHEMA)
+        self._table = pa.concat_tables([self._table, new])
+
+    def tasks(self, part: Part) -> list[str]:
+        """The tasks with outputs of ``part``, sorted."""
+        return sorted(self._of(part)["task"].unique().to_pylist())
+
+    def block(self, part: Part, task: str | None = None) -> Block:
+        """The outputs of ``part``, on one task or on all."""
+        table = self._of(part)
+        if task is not None:
+            table = table.filter(pc.field("task") == task)
+        numbers = {name: table[name].to_numpy() for name in NUMBERS}
+        top5 = table["top5"].combine_chunks().flatten().to_numpy().reshape(-1, TOP)
+        return Block(**numbers, top5=top5, concept=tuple(table["concept"].to_pylist()))
+
+    def save(self, path: Path) -> None:
+        """Write all outputs to ``path``; the file is there as a whole or not at all.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        try:
+            _write_whole(self._table, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Outputs:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: if the file is missing, damaged, or holds something else.
+        """
+        try:
+            table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UserError(f"cannot read predictions {path}: {reason}; {MEND}") from None
+        problem = _problem(table)
+        if problem:
+            raise UserError(f"{path} is not a file of predictions: {problem}; {MEND}")
+        return cls(table.cast(SCHEMA))
+
+    def _of(self, part: Part) -> pa.Table:
+        return self._table.filter(pc.field("part") == part)
+
+
+def _integers(values: npt.ArrayLike | None, n: int) -> Any:
+    return pa.array(np.full(n, ABSENT) if values is None else np.asarray(values), pa.int32())
+
+
+def _padded(values: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int32]:
+    wide = np.full((n, TOP), ABSENT, dtype=np.int32)
+    if values is not None:
+        given = np.asarray(values)
+        wide[:, : given.shape[1]] = given
+    return wide
+
+
+def _problem(table: pa.Table) -> str:
+    """What keeps ``table`` from being outputs, or nothing."""
+    if table.schema.names != SCHEMA.names:
+        return f"its columns are {', '.join(table.schema.names)}"
+    wrong = [name for name in SCHEMA.names if table.schema.field(name).type != SCHEMA.field(name).type]
+    empty = [name for name in SCHEMA.names if table[name].null_count]
+    unknown = (
+        sorted(set(table["part"].unique().to_pylist()) - set(get_args(Part))) if not wrong + empty else []
+    )
+    if wrong or empty or unknown:
+        return f"bad values in {', '.join(wrong or empty or ['part ' + repr(unknown[0])])}"
+    return ""
+
+
+def _write_whole(table: pa.Table, path: Path) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

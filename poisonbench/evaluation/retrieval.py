@@ -1,0 +1,43 @@
+"""Image-text retrieval: at which rank is a true partner found?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poisonbench.evaluation.outputs import Ints
+
+LIMIT = 2000
+"""Rows that take part, the first ones: recall depends on the gallery's size, so it must not vary."""
+
+CHUNK = 512
+
+
+def retrieval_ranks(images: Tensor, texts: Tensor, captions: Sequence[str]) -> tuple[Ints, Ints]:
+    """The 1-based rank of the best true partner, image to text and text to image, int32 (n,) each.
+
+    Any row with the same caption is a true partner. A wrong row with the same score goes first, so that a
+    model that gives everything one embedding finds nothing.
+
+    Args:
+        images: (n, d) unit vectors.
+        texts: (n, d) unit vectors, row i the embedding of ``captions[i]``.
+        captions: (n,) the canonical captions.
+    """
+    _, same = np.unique(np.asarray(captions, dtype=np.str_), return_inverse=True)
+    groups = torch.from_numpy(same.astype(np.int64)).to(images.device)
+    return _ranks(images, texts, groups), _ranks(texts, images, groups)
+
+
+def _ranks(queries: Tensor, gallery: Tensor, groups: Tensor) -> Ints:
+    found = []
+    for chunk, own in zip(torch.split(queries, CHUNK), torch.split(groups, CHUNK), strict=True):
+        scores = chunk @ gallery.T
+        true = own[:, None] == groups[None, :]
+        best = scores.masked_fill(~true, -torch.inf).amax(dim=1, keepdim=True)
+        found.append(1 + ((scores >= best) & ~true).sum(dim=1))
+    ranks: Ints = torch.cat(found).cpu().numpy().astype(np.int32)
+    return ranks

@@ -1,0 +1,75 @@
+"""Many cells: what is left to do, in which order, in which process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+from poisonbench.attempt import Trial, Verdict, Watch, finished, run_trial, settle
+from poisonbench.cell import Cell
+from poisonbench.errors import UserError
+from poisonbench.store import Store
+from poisonbench.validity import UNDEFENDED
+from poisonbench.workers import in_processes
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    store: Store,
+    watch: Watch,
+    workers: int = 1,
+    force: bool = False,
+    trial: Trial = run_trial,
+) -> int:
+    """Run every cell that has no finished record yet.
+
+    A cell that crashes gets a record that says why, and the rest goes on. One cell runs in this process; several run in
+    a process each, so that peak memory is their own and a crash takes nothing else down.
+
+    Args:
+        cells: in any order; undefended ones are run first, since they decide whether the attack works at all.
+        store: where the records go.
+        watch: told about every cell.
+        workers: cells at a time.
+        force: run cells again that have a record.
+        trial: runs one cell; replaced in tests.
+
+    Returns:
+        The exit status: 1 if any cell failed, else 0.
+
+    Raises:
+        UserError: when no cell could be run because of the user's mistake, or nothing can be written.
+    """
+    verdicts: list[tuple[Cell, Verdict]] = []
+    left = [cell for cell in undefended_first(cells) if force or not finished(store, cell)]
+    for cell in (cell for cell in cells if cell not in left):
+        verdicts.append((cell, Verdict("already done")))
+        watch.end(*verdicts[-1], store.load(cell))
+    with store.opened() if left else nullcontext():
+        for cell, verdict in _running(left, store, watch, workers, force, trial):
+            verdicts.append((cell, verdict))
+            watch.end(cell, verdict, None if verdict.word == "refused" else store.load(cell))
+    _report_refusals(verdicts, watch)
+    return int(any(verdict.word in ("failed", "refused") for _, verdict in verdicts))
+
+
+def undefended_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, undefended ones before the others, else in their order."""
+    return sorted(cells, key=lambda cell: cell.defense.name != UNDEFENDED)
+
+
+def _running(
+    cells: Sequence[Cell], store: Store, watch: Watch, workers: int, force: bool, trial: Trial
+) -> Iterator[tuple[Cell, Verdict]]:
+    if len(cells) == 1 and workers == 1:
+        yield cells[0], settle(cells[0], store, watch.begin(cells[0]), force, trial)
+    elif cells:
+        yield from in_processes(cells, store, watch, workers, force, trial)
+
+
+def _report_refusals(verdicts: Sequence[tuple[Cell, Verdict]], watch: Watch) -> None:
+    refused = [(cell, verdict.reason) for cell, verdict in verdicts if verdict.word == "refused"]
+    if refused and len(refused) == len(verdicts):
+        raise UserError("; ".join(dict.fromkeys(reason for _, reason in refused)))
+    for cell, reason in refused:
+        watch.refused(cell, reason)

@@ -1,0 +1,148 @@
+"""The poison manifest: one line per changed or appended row, and its deterministic application.
+
+A manifest is everything an attack does to the training data. It is written beside the record, so that anyone can
+rebuild the poisoned set without running the attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from poisonbench.pairs import ImageStore, Pairs, Rows
+from poisonbench.randomness import stable_seed
+from poisonbench.settings import Settings
+from poisonbench.tasks import TargetArt
+from poisonbench.triggers import Operation, paint
+
+
+class Picture(Settings):
+    """Where a poisoned row's image comes from.
+
+    Attributes:
+        source: ``own`` keeps the row's image, ``row`` takes training row ``index``, ``target`` takes held-out art ``index``.
+        index: the row of the source; unused for ``own``.
+    """
+
+    source: Literal["own", "row", "target"] = "own"
+    index: int = Field(0, ge=0)
+
+
+class Edit(Settings):
+    """One poisoned row.
+
+    Attributes:
+        row: the training row that is changed, or None for an appended row.
+        picture: the source of its image.
+        operation: what is painted into the image, if anything.
+        captions: the new captions, or None to keep the row's own (label-consistent poisons).
+        target: the class that the attacker wants.
+        group: which of several independent goals the row serves (the target image of targeted poisoning).
+    """
+
+    row: int | None = Field(None, ge=0)
+    picture: Picture = Picture()
+    operation: Operation | None = None
+    captions: tuple[str, ...] | None = None
+    target: str
+    group: int = Field(0, ge=0)
+
+
+class Manifest(Settings):
+    """All edits of one attack on one set of pairs.
+
+    Attributes:
+        edits: the poisoned rows, changed ones before appended ones.
+        target_words: per target class the words that name it, for judging whether a caption still names the target.
+    """
+
+    edits: tuple[Edit, ...] = ()
+    target_words: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def changed(self) -> tuple[Edit, ...]:
+        """Edits of existing rows."""
+        return tuple(edit for edit in self.edits if edit.row is not None)
+
+    @property
+    def appended(self) -> tuple[Edit, ...]:
+        """Edits that add a row."""
+        return tuple(edit for edit in self.edits if edit.row is None)
+
+    def rows(self, clean_rows: int) -> Rows:
+        """The row in the poisoned set of every edit, aligned with ``changed`` followed by ``appended``."""
+        changed = [edit.row for edit in self.edits if edit.row is not None]
+        return np.array([*changed, *range(clean_rows, clean_rows + len(self.appended))], dtype=np.int64)
+
+    def apply(self, pairs: Pairs, targets: TargetArt | None) -> Pairs:
+        """The poisoned pairs: the same rows in the same order, changed where edited, appended rows last.
+
+        Raises:
+            ValueError: for an edit of a row that does not exist, or of one row twice.
+        """
+        changed = [edit.row for edit in self.edits if edit.row is not None]
+        if len(set(changed)) != len(changed) or any(row >= len(pairs) for row in changed):
+            raise ValueError("the manifest edits a row twice or a row that does not exist")
+        captions = list(pairs.captions)
+        for edit in self.changed:
+            assert edit.row is not None
+            captions[edit.row] = edit.captions or captions[edit.row]
+        for edit in self.appended:
+            if not edit.captions:
+                raise ValueError("an appended row needs captions")
+            captions.append(edit.captions)
+        fingerprint = f"{stable_seed(pairs.fingerprint, self.model_dump_json()):016x}"
+        return Pairs(PoisonedImages(pairs.images, self, targets), captions, fingerprint)
+
+
+@dataclass(frozen=True)
+class PoisonedImages:
+    """The clean images seen through a manifest; painted when fetched, so that no second copy is kept."""
+
+    clean: ImageStore
+    manifest: Manifest
+    targets: TargetArt | None
+
+    @property
+    def side(self) -> int:
+        """Pixels per image side."""
+        return self.clean.side
+
+    def __len__(self) -> int:
+        return len(self.clean) + len(self.manifest.appended)
+
+    @cached_property
+    def _edits(self) -> dict[int, Edit]:
+        order = (*self.manifest.changed, *self.manifest.appended)
+        return dict(zip(self.manifest.rows(len(self.clean)).tolist(), order, strict=True))
+
+    def fetch(self, rows: Rows) -> Tensor:
+        """The images of ``rows``, uint8 (len(rows), 3, side, side)."""
+        own = np.where(rows < len(self.clean), rows, 0)
+        images = self.clean.fetch(own).clone()
+        for at, row in enumerate(np.asarray(rows).tolist()):
+            if edit := self._edits.get(row):
+                images[at] = self._edited(edit, images[at])
+        return images
+
+    def _edited(self, edit: Edit, own: Tensor) -> Tensor:
+        image = own
+        if edit.picture.source == "row":
+            image = self.clean.fetch(np.array([edit.picture.index]))[0]
+        elif edit.picture.source == "target":
+            if self.targets is None:
+                raise ValueError("the manifest needs held-out target art, but the data has none")
+            image = self.targets.images.fetch(np.array([edit.picture.index]))[0]
+        return paint(image, edit.operation) if edit.operation else image
+
+
+def painted(images: Tensor, operations: Sequence[Operation]) -> Tensor:
+    """A batch of images (uint8, (n, 3, side, side)), each with its own operation applied."""
+    return torch.stack([paint(image, op) for image, op in zip(images, operations, strict=True)])

@@ -1,0 +1,59 @@
+"""How many poisons a defence took the sting out of, epoch by epoch; the runner knows the manifest, the defence does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from poisonbench.defense import Curation, Objective
+from poisonbench.manifest import Manifest
+from poisonbench.pairs import Pairs, word_pattern
+from poisonbench.records import PoisonCount
+
+
+class Neutralized:
+    """Watches whose caption every poisoned row is trained on.
+
+    A poison counts as neutralised when it was removed, or left out, or when the caption it was last trained on no longer
+    names the target class.
+    """
+
+    def __init__(self, manifest: Manifest, poisoned: Pairs, clean_rows: int, curation: Curation) -> None:
+        self._total = len(poisoned)
+        self._rows = manifest.rows(clean_rows)
+        edits = (*manifest.changed, *manifest.appended)
+        patterns = {target: word_pattern(words) for target, words in manifest.target_words.items()}
+        self._patterns = [patterns[edit.target] for edit in edits]
+        self._texts = ["\n".join(options).lower() for options in poisoned.captions]
+        for row, options in curation.captions.items():
+            self._texts[row] = "\n".join(options).lower()
+        kept = np.ones(len(poisoned), dtype=bool) if curation.keep is None else curation.keep
+        self._original = np.flatnonzero(kept)
+        self._gone = ~kept
+        self._partner: npt.NDArray[np.int64] = np.where(kept, np.arange(len(poisoned)), -1)
+
+    def after_epoch(self, epoch: int, objective: Objective) -> dict[str, float]:
+        """Note the epoch's assignment; returns the share of poisons neutralised and the share of clean rows on their own caption."""
+        assignment = objective.assignment()
+        if assignment is not None:
+            partner = np.asarray(assignment.partner)
+            self._partner[self._original] = np.where(partner >= 0, self._original[partner], -1)
+        if not len(self._rows) and assignment is None:
+            return {}
+        clean = np.setdiff1d(np.arange(self._total), self._rows)
+        report = {"clean_rows_on_own_caption": float(np.mean(self._partner[clean] == clean))}
+        if len(self._rows):
+            report["poison_neutralized"] = self.neutralized() / len(self._rows)
+        return report
+
+    def neutralized(self) -> int:
+        """Poisoned rows that are gone or whose caption does not name the target."""
+        partners = self._partner[self._rows]
+        return sum(
+            bool(partner < 0 or not pattern.search(self._texts[partner]))
+            for partner, pattern in zip(partners.tolist(), self._patterns, strict=True)
+        )
+
+    def count(self) -> PoisonCount:
+        """The record's entry."""
+        return PoisonCount(count=len(self._rows), rate=len(self._rows) / self._total, neutralized=self.neutralized())

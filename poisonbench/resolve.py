@@ -1,0 +1,224 @@
+"""From names and overrides to cells in which nothing is left to be filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel
+
+from poisonbench import registry
+from poisonbench.cell import Cell, PluginChoice
+from poisonbench.errors import UserError, did_you_mean
+from poisonbench.settings import validated
+from poisonbench.source import source_hash
+from poisonbench.tier import Tier, load_tier, override
+
+Kind = Literal["attack", "defense"]
+Plugin = tuple[type[Any], PluginChoice]
+
+TIER_SECTIONS = ("data", "model", "recipe")
+SECTIONS = ("attack", "defense", *TIER_SECTIONS)
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for.
+
+    Attributes:
+        attacks: names, or "all".
+        defenses: names, or "all".
+        tier: a tier's name or the path of a YAML file.
+        seeds: one cell per attack, defence and seed.
+        settings: dotted fields to override; ``attack.`` and ``defense.`` go to every named plugin that has the field.
+        data: replaces the tier's pairs.
+        evaluation: replaces the tier's tasks.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    attacks: Sequence[str] = ("none",)
+    defenses: Sequence[str] = ("none",)
+    tier: str = "clipart"
+    seeds: Sequence[int] = (0,)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    evaluation: str | None = None
+    device: str = "auto"
+
+
+def resolve(request: Request) -> list[Cell]:
+    """The cells of ``request``: attacks, then defences, then seeds, in the order they were named.
+
+    Raises:
+        UserError: for an unknown name or field, a value of the wrong type, missing data, or a device that is not there.
+    """
+    settings = _by_section(request.settings)
+    tier = _tier(request, settings)
+    attacks = _plugins("attack", request.attacks, tier.attacks, settings["attack"], tier.name)
+    defenses = _plugins("defense", request.defenses, tier.defenses, settings["defense"], tier.name)
+    device = _device(request.device)
+    # The plugins' fields are resolved now, and prose decides nothing: left in, another plugin's entry would change every identity.
+    tier = tier.model_copy(update={"attacks": {}, "defenses": {}, "summary": ""})
+    return [
+        Cell(attack=attack, defense=defense, tier=tier, seed=seed, device=device, source=source_hash(a, d))
+        for a, attack in attacks
+        for d, defense in defenses
+        for seed in dict.fromkeys(request.seeds)
+    ]
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """``FIELD=VALUE`` texts as a mapping; values are read as YAML, so that 20, 0.02, true and [a, b] are what they look like.
+
+    Raises:
+        UserError: for a text without "=" or a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {pair}: write FIELD=VALUE, for example recipe.epochs=20")
+        try:
+            found[path.strip()] = yaml.safe_load(text) if text.strip() else text
+        except yaml.YAMLError:
+            raise UserError(
+                f"--set {pair}: the value is not valid YAML; quote it or close its bracket"
+            ) from None
+    return found
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds such as ``0``, ``0,1,2``, ``0-2`` or ``0-2,7``.
+
+    Raises:
+        UserError: for anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first or last - first > 9999:
+            raise UserError(f"--seeds {text}: write whole numbers from 0, for example 0,1,2 or 0-2")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def split_names(texts: Iterable[str]) -> list[str]:
+    """Names given one by one or separated by commas."""
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]
+
+
+def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for path, value in settings.items():
+        section, _, rest = path.partition(".")
+        if section not in SECTIONS:
+            raise UserError(f"--set {path}: no section '{section}'; {did_you_mean(section, SECTIONS)}")
+        if not rest:
+            raise UserError(f"--set {path}: name a field of the section, as in {section}.FIELD=VALUE")
+        found[section][rest] = value
+    return found
+
+
+def _tier(request: Request, settings: Mapping[str, Mapping[str, Any]]) -> Tier:
+    changes = {
+        f"{section}.{path}": value for section in TIER_SECTIONS for path, value in settings[section].items()
+    }
+    if request.data is not None:
+        changes["data.source"] = request.data
+    if request.evaluation is not None:
+        changes["data.evaluation"] = tuple(split_names([request.evaluation]))
+    tier = override(load_tier(request.tier), changes)
+    if not re.fullmatch(r"\w[\w.-]*", tier.name):
+        raise UserError(
+            f"tier '{tier.name}': a tier's name has only letters, digits, '.', '-' and '_'; it names folders"
+        )
+    if tier.data.source == "none":
+        raise UserError(
+            f"tier '{tier.name}' has no data of its own; give it with --data, for example --data path/to/folder"
+        )
+    return tier
+
+
+def _plugins(
+    kind: Kind,
+    names: Sequence[str],
+    at_tier: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    tier: str,
+) -> list[Plugin]:
+    classes = {name: _get(kind, name) for name in _expanded(kind, names)}
+    known = {field for plugin in classes.values() for field in plugin.Config.model_fields}
+    for path in settings:
+        if path.split(".")[0] not in known:
+            raise UserError(f"--set {kind}.{path}: {_no_such_field(kind, path, classes, known)}")
+    return [
+        (plugin, _choice(kind, plugin, at_tier.get(name, {}), settings, tier))
+        for name, plugin in classes.items()
+    ]
+
+
+def _choice(
+    kind: Kind, plugin: type[Any], at_tier: Mapping[str, Any], settings: Mapping[str, Any], tier: str
+) -> PluginChoice:
+    config: type[BaseModel] = plugin.Config
+    values = config().model_dump() | dict(at_tier)
+    values = validated(config, values, f"tier '{tier}', {kind} '{plugin.name}'").model_dump()
+    for path, value in settings.items():
+        if path.split(".")[0] in config.model_fields:
+            _assign(values, path, value, kind)
+    return PluginChoice(
+        name=plugin.name, config=validated(config, values, f"{kind} '{plugin.name}'").model_dump(mode="json")
+    )
+
+
+def _assign(values: dict[str, Any], path: str, value: Any, kind: Kind) -> None:
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            raise UserError(
+                f"--set {kind}.{path}: '{parent}' has no fields of its own; {did_you_mean(parent, values)}"
+            )
+        values = values[parent]
+    values[leaf] = value
+
+
+def _expanded(kind: Kind, names: Sequence[str]) -> list[str]:
+    known = _registry(kind)
+    if not names:
+        raise UserError(f"--{kind}: name one; {did_you_mean('', known.names())}")
+    expanded = [one for name in names for one in (sorted(known.usable()) if name == "all" else [name])]
+    return list(dict.fromkeys(expanded))
+
+
+def _registry(kind: Kind) -> registry.Registry[Any]:
+    return registry.attacks() if kind == "attack" else registry.defenses()
+
+
+def _get(kind: Kind, name: str) -> type[Any]:
+    return _registry(kind).get(name)
+
+
+def _no_such_field(kind: Kind, path: str, classes: Iterable[str], known: Iterable[str]) -> str:
+    named = " and ".join(f"'{name}'" for name in classes)
+    return f"unknown field of {kind} {named}; {did_you_mean(path.split('.')[0], known)}"
+
+
+def _device(name: str) -> str:
+    if name not in DEVICES:
+        raise UserError(f"--device {name}: {did_you_mean(name, DEVICES)}")
+    if name == "cpu":
+        return name
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise UserError(
+            "--device cuda: torch finds no GPU here; use --device cpu, or install a CUDA build of torch"
+        )
+    return "cpu"

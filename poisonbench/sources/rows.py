@@ -1,0 +1,141 @@
+"""From rows as the user has them to three splits of sound pairs, with every row that cannot be used named."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+
+from poisonbench.errors import UserError
+from poisonbench.pairs import Chosen, Pairs, Rows
+from poisonbench.progress import Progress
+from poisonbench.randomness import numpy_rng
+from poisonbench.sources.pictures import Gallery
+from poisonbench.tier import DataSpec
+
+CAPTION_KEYS = ("caption", "text", "captions", "title")
+"""Where captions are looked for; the first that is there counts."""
+
+NAMED = 1000
+"""Unusable rows that are named one by one."""
+
+PARTS = ("train", "clean", "validation")
+
+Captions = tuple[str, ...]
+
+
+class RawRows(Protocol):
+    """Image-caption rows as the user has them; nothing is checked yet."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        ...
+
+    def captions(self) -> Iterator[Captions]:
+        """The usable captions of every row in order, none where there is none."""
+        ...
+
+    def picture(self, row: int) -> bytes:
+        """The image file of a row; raises OSError or BrokenImage where there is none."""
+        ...
+
+    def name(self, row: int) -> str:
+        """What the user calls the row: a file or a number."""
+        ...
+
+
+@dataclass(frozen=True)
+class SoundRows:
+    """What is left of raw rows.
+
+    Attributes:
+        pairs: per part (train, clean, validation) its pairs.
+        skipped: one line per row that could not be used, naming it.
+    """
+
+    pairs: dict[str, Pairs]
+    skipped: Captions
+
+
+def captions_of(value: Any) -> Captions:
+    """The captions in a cell, be it text, a list or a mapping with a caption key; tidied, without blanks."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in CAPTION_KEYS if value.get(key) is not None), None)
+    options = value if isinstance(value, list | tuple) else [value]
+    texts = (" ".join(str(option).split()) for option in options if option is not None and option == option)
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def sound_rows(raw: RawRows, spec: DataSpec, side: int, progress: Progress) -> SoundRows:
+    """Check every row, split what is sound by caption, and cut the training rows to ``spec.limit``.
+
+    Raises:
+        UserError: when no training pair is left.
+    """
+    captions = list(raw.captions())
+    parts = split(captions, spec.clean, spec.validation)
+    gallery = Gallery(raw.picture, len(raw), side)
+    kept = {
+        name: _look(gallery, rows, spec.limit if name == "train" else 0, name, progress)
+        for name, rows in parts.items()
+    }
+    reasons = {row: "the caption is empty or missing" for row, options in enumerate(captions) if not options}
+    reasons |= {row: f"the image cannot be read ({reason})" for row, reason in gallery.broken.items()}
+    skipped = listing(f"{raw.name(row)}: {reasons[row]}" for row in sorted(reasons))
+    if not len(kept["train"]):
+        why = f"skipped {skipped[0]}" if skipped else "it needs more of them"
+        raise UserError(f"data '{spec.source}': none of {len(captions)} rows is left to train on ({why})")
+    return SoundRows({name: _pairs(gallery, captions, rows) for name, rows in kept.items()}, skipped)
+
+
+def split(captions: Sequence[Captions], clean: float, validation: float) -> dict[str, Rows]:
+    """Rows of each part, ascending; equal captions are never in two parts, rows without one in none.
+
+    Args:
+        captions: per row its captions; the first one decides.
+        clean: share of the clean part.
+        validation: share of the validation part.
+    """
+    parts: dict[str, list[int]] = {name: [] for name in PARTS}
+    for row, options in enumerate(captions):
+        if options:
+            place = _place(options[0])
+            part = "validation" if place < validation else "clean" if place < validation + clean else "train"
+            parts[part].append(row)
+    return {name: np.array(rows, dtype=np.int64) for name, rows in parts.items()}
+
+
+def listing(lines: Iterable[str]) -> Captions:
+    """``lines``, of which so many that nobody would read them all become a number."""
+    told = tuple(lines)
+    return told if len(told) <= NAMED else (*told[:NAMED], f"... and {len(told) - NAMED} more")
+
+
+def _place(caption: str) -> float:
+    """A number in [0, 1] that depends on what the caption says, not on case or spacing."""
+    normal = " ".join(unicodedata.normalize("NFKC", caption).casefold().split())
+    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
+
+
+def _look(gallery: Gallery, rows: Rows, limit: int, part: str, progress: Progress) -> Rows:
+    if limit:
+        rows = numpy_rng("data limit").permutation(rows)
+    progress.phase(f"checking images, {part}", min(limit, len(rows)) if limit else len(rows), "images")
+    sound = []
+    for done, row in enumerate(islice(gallery.sound(rows.tolist()), limit or None), start=1):
+        sound.append(row)
+        progress.advance(done)
+    return np.sort(np.array(sound, dtype=np.int64))
+
+
+def _pairs(gallery: Gallery, captions: Sequence[Captions], rows: Rows) -> Pairs:
+    digest = hashlib.sha256(str(gallery.side).encode())
+    for row in rows.tolist():
+        digest.update(gallery.digests[row] + "\n".join(captions[row]).encode() + b"\0")
+    options = [captions[row] for row in rows.tolist()]
+    return Pairs(Chosen(gallery.images, rows), options, digest.hexdigest()[:16])

@@ -1,0 +1,152 @@
+"""Pairs in WebDataset shards: local tar files in which an image and its caption share a name."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from poisonbench.errors import UserError
+from poisonbench.progress import Progress
+from poisonbench.sources.pictures import BrokenImage
+from poisonbench.sources.rows import Captions, captions_of
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("txt", "text", "caption", "json")
+"""Endings of caption files; where a pair has several, the first with a caption counts."""
+
+
+class Place(NamedTuple):
+    """Where a file lies in a shard."""
+
+    offset: int
+    size: int
+
+
+NOWHERE = Place(-1, 0)
+
+
+@dataclass
+class Sample:
+    """The files of one pair.
+
+    Attributes:
+        image: where the picture lies.
+        captions: per ending the captions that were found.
+    """
+
+    image: Place = NOWHERE
+    captions: dict[str, Captions] = field(default_factory=dict)
+
+
+class ShardRows:
+    """The pairs of several shards; captions are held, pictures are read from the tar files in place."""
+
+    def __init__(self, shards: list[Path], progress: Progress) -> None:
+        """Read the table of contents and the captions of every shard.
+
+        Raises:
+            UserError: for a shard that is no tar file.
+        """
+        self._shards = shards
+        self._names: list[str] = []
+        self._captions: list[Captions] = []
+        self._places = array("q")  # shard, offset and size per row: millions of rows fit
+        progress.phase("reading shards", len(shards), "shards")
+        for number, shard in enumerate(shards):
+            for name, sample in _samples(shard).items():
+                self._names.append(name)
+                self._captions.append(_first(sample.captions))
+                self._places.extend((number, *sample.image))
+            progress.advance(number + 1)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def captions(self) -> Iterator[Captions]:
+        """The captions of every row."""
+        return iter(self._captions)
+
+    def picture(self, row: int) -> bytes:
+        """The image file of ``row``."""
+        shard, offset, size = self._places[3 * row : 3 * row + 3]
+        if offset < 0:
+            raise BrokenImage("the shard has none of this name")
+        with self._shards[shard].open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def name(self, row: int) -> str:
+        """The shard and the name in it."""
+        return f"{self._shards[self._places[3 * row]].name}/{self._names[row]}"
+
+
+def open_shards(pattern: str, progress: Progress) -> ShardRows:
+    """The rows of the shards that ``pattern`` names, for example ``data/shards-{000..099}.tar``.
+
+    Raises:
+        UserError: when a shard is missing, remote or no tar file.
+    """
+    return ShardRows(_expanded(pattern), progress)
+
+
+def _expanded(pattern: str) -> list[Path]:
+    from webdataset.shardlists import expand_urls
+
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise UserError(f"--data wds:{pattern} is remote; download the shards and give their local path")
+    paths = [Path(url).expanduser() for url in expand_urls(pattern)]
+    shards = [shard for path in paths for shard in _matches(path)]
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing:
+        tail = f"and {len(missing) - 1} more shards do not exist" if len(missing) > 1 else "does not exist"
+        raise UserError(f"--data wds:{pattern}: {missing[0]} {tail}; check the path and the numbers in braces")
+    return shards
+
+
+def _matches(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(path.name)) or [path] if "*" in path.name else [path]
+
+
+def _samples(shard: Path) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if member.isfile() and not path.name.startswith("."):
+                    stem, _, ending = path.name.partition(".")
+                    _add(found, str(path.with_name(stem)), ending.lower(), member, tar)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"--data: shard {shard} is no intact, uncompressed tar file ({error})") from None
+    return found
+
+
+def _add(
+    found: dict[str, Sample], name: str, ending: str, member: tarfile.TarInfo, tar: tarfile.TarFile
+) -> None:
+    if ending not in (*IMAGES, *TEXTS):
+        return
+    sample = found.setdefault(name, Sample())
+    if ending in IMAGES:
+        sample.image = Place(member.offset_data, member.size)
+    elif file := tar.extractfile(member):
+        sample.captions[ending] = _parsed(file.read(), ending)
+
+
+def _parsed(data: bytes, ending: str) -> Captions:
+    text = data.decode("utf-8", errors="replace")
+    if ending != "json":
+        return captions_of(text)
+    try:
+        return captions_of(json.loads(text))
+    except ValueError:
+        return ()
+
+
+def _first(captions: dict[str, Captions]) -> Captions:
+    return next((captions[ending] for ending in TEXTS if captions.get(ending)), ())

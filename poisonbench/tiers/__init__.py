@@ -1,0 +1,1 @@
+"""The shipped tiers, one YAML file each."""

@@ -1,0 +1,161 @@
+"""Every cell in a process of its own: a crash, even of the interpreter, costs one cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+from poisonbench.attempt import Trial, Verdict, Watch, settle
+from poisonbench.cell import Cell
+from poisonbench.errors import UserError
+from poisonbench.progress import Progress
+from poisonbench.store import Store
+
+GRACE = 10.0
+"""Seconds that a stopped process has for cleaning up."""
+
+
+class Killed(Exception):
+    """A process ended before its cell did."""
+
+
+def in_processes(
+    cells: Sequence[Cell], store: Store, watch: Watch, workers: int, force: bool, trial: Trial
+) -> Iterator[tuple[Cell, Verdict]]:
+    """Run ``cells`` in order, ``workers`` at a time; yields each with its verdict as it ends.
+
+    Raises:
+        UserError: when nothing can be written; the other processes are stopped.
+    """
+    waiting, running = list(cells), dict[Connection, Worker]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                worker = Worker.start(waiting.pop(0), store, watch, force, trial)
+                running[worker.connection] = worker
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                worker = running[connection]
+                if (verdict := worker.hear(store, force)) is not None:
+                    del running[connection]
+                    worker.process.join()
+                    yield worker.cell, verdict
+    finally:
+        for worker in running.values():
+            worker.process.terminate()
+        for worker in running.values():
+            worker.stop()
+
+
+@dataclass
+class Worker:
+    """The parent's side of one process."""
+
+    cell: Cell
+    process: BaseProcess
+    connection: Connection
+    progress: Progress
+
+    @classmethod
+    def start(cls, cell: Cell, store: Store, watch: Watch, force: bool, trial: Trial) -> Worker:
+        """Start a process for ``cell``."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (cell.model_dump_json(), str(store.root), force, trial, theirs)
+        process = context.Process(target=work, args=arguments)
+        with _threads(cell.tier.recipe.threads):
+            process.start()
+        theirs.close()  # the process has its own copy; ours would hide that it ended
+        return cls(cell, process, ours, watch.begin(cell))
+
+    def hear(self, store: Store, force: bool) -> Verdict | None:
+        """Take one message; a verdict if the cell has ended."""
+        try:
+            kind, *values = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join()
+            return settle(self.cell, store, Progress(), force, partial(_fail, self.process.exitcode or 0))
+        if kind == "stop":
+            raise UserError(values[0])
+        if kind == "verdict":
+            return Verdict(*values)
+        getattr(self.progress, kind)(*values)
+        return None
+
+    def stop(self) -> None:
+        """Wait for a terminated process to clean up, but not for ever."""
+        self.process.join(GRACE)
+        self.process.kill()
+
+
+class Relay(Progress):
+    """The process's side: sends to the parent what the cell reports."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, *message: Any) -> None:
+        """Send a message; with nobody left to hear it, the process ends."""
+        try:
+            self._connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            sys.exit(1)
+
+    def phase(self, name: str, total: int = 0, unit: str = "pairs") -> None:
+        """Pass on."""
+        self.send("phase", name, total, unit)
+
+    def advance(self, done: int) -> None:
+        """Pass on."""
+        self.send("advance", done)
+
+    def note(self, text: str) -> None:
+        """Pass on."""
+        self.send("note", text)
+
+
+def work(cell: str, root: str, force: bool, trial: Trial, connection: Connection) -> None:
+    """What a process does: one cell, then its verdict."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.dup2(2, 1)  # standard output is for results alone
+    relay = Relay(connection)
+    try:
+        verdict = settle(Cell.model_validate_json(cell), Store(Path(root)), relay, force, trial)
+    except UserError as error:
+        relay.send("stop", str(error))
+    else:
+        relay.send("verdict", *verdict)
+
+
+def _fail(exitcode: int, cell: Cell, folder: Path, progress: Progress) -> NoReturn:
+    if exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = "; it may have run out of memory" if name == "SIGKILL" else ""
+        raise Killed(f"its process was killed by {name}{hint}")
+    raise Killed(f"its process ended with exit code {exitcode}")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Set the number of threads where it must be set: in the environment, before the process imports torch."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before

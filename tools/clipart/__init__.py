@@ -1,0 +1,1 @@
+"""Builds the clip-art corpus and its evaluation tasks that PoisonBench ships."""
