@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from poisonbench.records import Record, Stored
 from poisonbench.store import Store, disk_is_full, one_line
 
 Trial = Callable[[Cell, Path, Progress], Stored]
-"""Runs a cell, leaves its files in a folder and returns its record; raises UserError for what the user can mend."""
+"""Runs a cell, leaves its files in a folder, returns its record; raises UserError for the user's mistakes."""
 
 
 class Verdict(NamedTuple):
@@ -62,8 +63,8 @@ def settle(cell: Cell, store: Store, progress: Progress, force: bool, trial: Tri
     Raises:
         UserError: when nothing can be written; what the trial refuses becomes a verdict.
     """
-    progress.phase("waiting for its turn")
-    with store.claimed(cell), store.staging(cell) as staged:
+    waits = partial(progress.phase, "waiting for another run of this cell")
+    with store.claimed(cell, waits), store.staging(cell) as staged:
         if not force and finished(store, cell):
             return Verdict("already done")
         try:

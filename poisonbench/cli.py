@@ -1,12 +1,15 @@
-"""The command line. It must answer ``--help`` at once, so that everything heavy is imported inside the commands."""
+"""The command line; ``--help`` must answer at once, so everything heavy is imported inside the commands."""
+
+# ruff: noqa: D301 (click reads \b as "do not wrap the next paragraph")
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,9 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from poisonbench.records import Record
+    from poisonbench.resolve import Request
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+PIPE_WIDTH = 100
+"""Columns where there is no terminal to ask."""
+
+FOLDER = click.Path(path_type=Path)
 
 
 class OneLine(click.Group):
@@ -27,6 +36,9 @@ class OneLine(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; its return value is the exit status."""
         kwargs["standalone_mode"] = False
+        logging.getLogger("poisonbench.registry").setLevel(
+            logging.ERROR
+        )  # commands name broken plugins themselves
         try:
             status = super().main(*args, **kwargs)
         except (UserError, click.ClickException) as error:
@@ -41,9 +53,8 @@ class OneLine(click.Group):
 
 @click.group(
     cls=OneLine,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog="Start with: poisonbench run --attack backdoor_badnet --defense otcclip",
-    no_args_is_help=False,
     invoke_without_command=True,
 )
 @click.option("--version", is_flag=True, help="Show the version and exit.")
@@ -60,21 +71,19 @@ def cli(context: click.Context, version: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--attack", "attacks", multiple=True, required=True, metavar="NAME[,NAME]", help="Attacks, or 'all'."
+    "--attack", "attacks", multiple=True, required=True, metavar="NAMES", help="One, several or 'all'."
 )
-@click.option("--defense", "defenses", multiple=True, default=("none",), show_default=True, metavar="NAME[,NAME]", help="Defences, or 'all'.")  # fmt: skip
-@click.option("--tier", default="clipart", show_default=True, metavar="NAME", help="A tier, or a YAML file that declares one.")  # fmt: skip
-@click.option("--seeds", "--seed", default="0", show_default=True, metavar="SEEDS", help="0,1,2 or 0-2.")
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field, such as recipe.epochs or attack.rate.")  # fmt: skip
+@click.option("--defense", "defenses", multiple=True, default=["none"], metavar="NAMES", help="Likewise.")
+@click.option("--tier", default="clipart", metavar="NAME", help="A tier, or a YAML file that declares one.")
+@click.option("--seeds", "--seed", default="0", metavar="SEEDS", help="0 or 0,1,2 or 0-2.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field of the cell.")
 @click.option("--data", metavar="SOURCE", help="Your pairs: a folder, hf:NAME or wds:SHARDS.")
 @click.option("--eval", "evaluation", metavar="TASKS", help="Your tasks: folder:PATH or clip-benchmark:NAME.")
-@click.option(
-    "--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where records go."
-)
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time.")
-@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu or cuda.")
+@click.option("--out", default="runs", type=FOLDER, help="Where records go.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Cells at a time.")
+@click.option("--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda.")
 @click.option("--force", is_flag=True, help="Run cells again that have a record.")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; an array of several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, several as an array.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 def run(
     attacks: Sequence[str],
@@ -100,12 +109,13 @@ def run(
       poisonbench run --attack backdoor_badnet --defense otcclip
       poisonbench run --attack all --defense none,roclip --seeds 0-2 --workers 4
       poisonbench run --attack targeted --set recipe.epochs=20 --set attack.captions=5
-      poisonbench run --attack backdoor_badnet --data path/to/folder --eval folder:path/to/classes
+      poisonbench run --attack backdoor_badnet --data my/folder --eval folder:my/classes
     """
+    from poisonbench.arguments import parse_seeds, parse_settings, split_names
     from poisonbench.console import open_board
     from poisonbench.grid import run_grid
-    from poisonbench.resolve import Request, parse_seeds, parse_settings, resolve, split_names
-    from poisonbench.store import RECORD, Store
+    from poisonbench.resolve import Request, resolve
+    from poisonbench.store import Store
 
     request = Request(
         attacks=split_names(attacks),
@@ -118,10 +128,14 @@ def run(
         device=device,
     )
     cells, store = resolve(request), Store(out)
+    _name_left_out(request)
     with redirect_stdout(sys.stderr), open_board(len(cells), quiet) as board:
         status = run_grid(cells, store, board, workers, force)
-    found = [(record, store.folder(cell) / RECORD) for cell in cells if (record := store.load(cell))]
-    _print_json([record for record, _ in found], len(cells)) if as_json else _print_tables(found)
+    found = [(record, store.path(cell)) for cell in cells if (record := store.load(cell))]
+    if as_json:
+        _print_json([record for record, _ in found], alone=len(cells) == 1)
+    else:
+        _print_tables(found)
     return status
 
 
@@ -167,7 +181,7 @@ def show_defense(name: str) -> None:
 
 @cli.command("list")
 def list_all() -> None:
-    """List attacks, defences and tiers, and plugins that cannot be used."""
+    """List attacks, defences and tiers, and what cannot be used."""
     from poisonbench.describe import show_all
 
     show_all(_stdout())
@@ -175,7 +189,7 @@ def list_all() -> None:
 
 @cli.group()
 def new() -> None:
-    """Start a plugin of your own: a complete project that installs and runs at once.
+    """Start a plugin of your own, as a project that installs and runs at once.
 
     \b
     Examples:
@@ -184,21 +198,20 @@ def new() -> None:
     """
 
 
-def _new(kind: str) -> Callable[[str, Path], None]:
-    def create(name: str, into: Path) -> None:
-        from poisonbench import scaffold
-
-        project = scaffold.create(kind, name, into)
-        click.echo(f"wrote {project}\nnext: pip install -e {project} && poisonbench check {name}")
-
-    return create
+@new.command("attack")
+@click.argument("name")
+@click.option("--into", default=".", type=FOLDER, help="The parent folder.")
+def new_attack(name: str, into: Path) -> None:
+    """Write a plugin project for an attack called NAME."""
+    _create("attack", name, into)
 
 
-for _kind, _word in (("attack", "an attack"), ("defense", "a defence")):
-    _create = click.option("--into", default=".", show_default=True, type=click.Path(path_type=Path), help="Parent folder.")(_new(_kind))  # fmt: skip
-    new.command(_kind, help=f"Write a plugin project for {_word} called NAME.")(
-        click.argument("name")(_create)
-    )
+@new.command("defense")
+@click.argument("name")
+@click.option("--into", default=".", type=FOLDER, help="The parent folder.")
+def new_defense(name: str, into: Path) -> None:
+    """Write a plugin project for a defence called NAME."""
+    _create("defense", name, into)
 
 
 @cli.command()
@@ -214,19 +227,17 @@ def check(name: str) -> int:
 
     results = check_plugin(name)
     for result in results:
-        click.echo(f"{'ok    ' if result.passed else 'BROKEN'}  {result.check}: {result.message}")
+        click.echo(f"{'kept  ' if result.passed else 'BROKEN'}  {result.check}: {result.message}")
     broken = sum(not result.passed for result in results)
     click.echo(f"{name}: {len(results) - broken} of {len(results)} promises kept")
     return int(broken > 0)
 
 
 @cli.command()
-@click.option(
-    "--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where records are."
-)
-@click.option("--out", default="leaderboards", show_default=True, type=click.Path(path_type=Path), help="What is published.")  # fmt: skip
+@click.option("--runs", default="runs", type=FOLDER, help="Where records are.")
+@click.option("--out", default="leaderboards", type=FOLDER, help="What is published.")
 def leaderboard(runs: Path, out: Path) -> None:
-    """Publish the records of RUNS and render the leaderboard.
+    """Publish records and render the leaderboard from all that are published.
 
     \b
     Example:
@@ -236,9 +247,7 @@ def leaderboard(runs: Path, out: Path) -> None:
     from poisonbench.store import Store
 
     if not runs.is_dir():
-        raise UserError(
-            f"--runs {runs}: there is no such folder; run some cells first, or name the folder of your records"
-        )
+        raise UserError(f"--runs {runs}: there is no such folder; run some cells first, or name another")
     entries = Store(runs).entries()
     page = publish([(entry.record, entry.path) for entry in entries], out)
     click.echo(f"published {len(entries)} records; open {page}")
@@ -249,23 +258,39 @@ def main() -> None:
     cli(prog_name="poisonbench")
 
 
+def _create(kind: Literal["attack", "defense"], name: str, into: Path) -> None:
+    from poisonbench import scaffold
+
+    project = scaffold.create(kind, name, into)
+    click.echo(f"wrote {project}\nnext: pip install -e {project} && poisonbench check {name}")
+
+
 def _stdout() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
-def _print_json(records: Sequence[Record], cells: int) -> None:
+def _name_left_out(request: Request) -> None:
+    from poisonbench import registry
+
+    for names, plugins in ((request.attacks, registry.attacks()), (request.defenses, registry.defenses())):
+        for problem in plugins.problems() if "all" in names else []:
+            what = f"'{problem.name}' of {problem.distribution}"
+            click.echo(f"poisonbench: warning: left out {what}: {problem.reason}", err=True)
+
+
+def _print_json(records: Sequence[Record], alone: bool) -> None:
     import json
 
     values = [record.model_dump(mode="json") for record in records]
-    click.echo(json.dumps(values[0] if cells == 1 else values, ensure_ascii=False))
+    click.echo(json.dumps(values[0] if alone else values, ensure_ascii=False))
 
 
 def _print_tables(found: Sequence[tuple[Record, Path]]) -> None:
-    from poisonbench.tables import show
+    from poisonbench.tables import show_records
 
-    show([record for record, _ in found], [path for _, path in found], _stdout())
+    show_records(found, _stdout())
 
 
 if __name__ == "__main__":

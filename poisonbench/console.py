@@ -31,7 +31,7 @@ def open_board(total: int, quiet: bool = False) -> Iterator[Watch]:
     if quiet:
         yield Watch()
     elif console.is_terminal:
-        with _bars(console) as bars:
+        with bars_on(console) as bars:
             yield LiveBoard(total, console, bars)
     else:
         yield PlainBoard(total, _say)
@@ -233,7 +233,8 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
-def _bars(console: Console) -> Bars:
+def bars_on(console: Console) -> Bars:
+    """Bars with a phase, a share, a speed and the time left; they vanish when they are done."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -6,7 +6,7 @@ import inspect
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -17,6 +17,8 @@ from rich.text import Text
 
 from poisonbench import registry
 from poisonbench.tier import load_tier, tier_names
+
+MODULES = r"\b(?:[a-z_]+\.)+(?=\w)"
 
 
 def tier_text(name: str) -> str:
@@ -33,7 +35,7 @@ def tier_text(name: str) -> str:
 def show_plugin(plugin: type[Any], console: Console) -> None:
     """A plugin's name, documentation, card, and every field of its configuration."""
     console.print(Text.assemble((plugin.name, "bold"), f"  ({plugin.card.title})\n"))
-    console.print(Text(inspect.getdoc(plugin) or ""))
+    console.print(Text(_reflowed(inspect.getdoc(plugin) or "")))
     console.print(Text("\ncard", style="bold"))
     console.print(_card(plugin.card))
     console.print(Text("\nfields", style="bold"))
@@ -62,6 +64,12 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     """What the fields of ``model`` mean: their own descriptions, else the "Attributes" of the docstring."""
     lines = _attributes(inspect.getdoc(model) or "")
     return {name: info.description or lines.get(name, "") for name, info in model.model_fields.items()}
+
+
+def _reflowed(text: str) -> str:
+    """Paragraphs without the line breaks of the source; indented blocks stay as they are."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if "\n " in p or p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
 
 
 def _attributes(text: str) -> dict[str, str]:
@@ -95,10 +103,11 @@ def _fields(config: type[BaseModel]) -> Table:
 
 def _type(info: FieldInfo) -> str:
     annotation = info.annotation
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    short = re.sub(r"\b(?:typing|[a-z_]+(?:\.[a-z_]+)+)\.(?=\w)", "", name).replace("Literal", "one of ")
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    name = annotation.__name__ if type(annotation) is type else str(annotation)
     limits = [rule for rule in map(_rule, info.metadata) if rule]
-    return f"{short} {', '.join(limits)}".strip()
+    return f"{re.sub(MODULES, '', name)} {', '.join(limits)}".strip()
 
 
 def _rule(metadata: Any) -> str:

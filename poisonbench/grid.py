@@ -23,8 +23,8 @@ def run_grid(
 ) -> int:
     """Run every cell that has no finished record yet.
 
-    A cell that crashes gets a record that says why, and the rest goes on. One cell runs in this process; several run in
-    a process each, so that peak memory is their own and a crash takes nothing else down.
+    A cell that crashes gets a record that says why, and the rest goes on. One cell runs in this process;
+    several run in a process each, so that peak memory is their own and a crash takes nothing else down.
 
     Args:
         cells: in any order; undefended ones are run first, since they decide whether the attack works at all.

@@ -19,7 +19,10 @@ Rows = npt.NDArray[np.int64]
 class ImageStore(Protocol):
     """Square RGB images, all of one side, fetched by row."""
 
-    side: int
+    @property
+    def side(self) -> int:
+        """Pixels per image side."""
+        ...
 
     def __len__(self) -> int:
         """The number of images."""

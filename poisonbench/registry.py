@@ -80,6 +80,10 @@ class Registry(Generic[T]):
         """The declared names, sorted; imports nothing, so that a name may turn out to be broken."""
         return sorted(self._entries)
 
+    def declares(self, name: str) -> bool:
+        """Whether a package declares a plugin of that name, even one that is refused."""
+        return name in self._entries or any(problem.name == name for problem in self._refused)
+
     def get(self, name: str) -> type[T]:
         """The plugin class called ``name``, imported now if it was not before.
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel
 
 from poisonbench import registry
+from poisonbench.arguments import split_names
 from poisonbench.cell import Cell, PluginChoice
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import validated
@@ -34,7 +34,7 @@ class Request:
         defenses: names, or "all".
         tier: a tier's name or the path of a YAML file.
         seeds: one cell per attack, defence and seed.
-        settings: dotted fields to override; ``attack.`` and ``defense.`` go to every named plugin that has the field.
+        settings: dotted fields to override; ``attack.rate`` is set in every named attack that has a ``rate``.
         data: replaces the tier's pairs.
         evaluation: replaces the tier's tasks.
         device: "auto", "cpu" or "cuda".
@@ -54,14 +54,14 @@ def resolve(request: Request) -> list[Cell]:
     """The cells of ``request``: attacks, then defences, then seeds, in the order they were named.
 
     Raises:
-        UserError: for an unknown name or field, a value of the wrong type, missing data, or a device that is not there.
+        UserError: for an unknown name or field, a value of the wrong type, missing data or a missing device.
     """
     settings = _by_section(request.settings)
     tier = _tier(request, settings)
     attacks = _plugins("attack", request.attacks, tier.attacks, settings["attack"], tier.name)
     defenses = _plugins("defense", request.defenses, tier.defenses, settings["defense"], tier.name)
     device = _device(request.device)
-    # The plugins' fields are resolved now, and prose decides nothing: left in, another plugin's entry would change every identity.
+    # Plugins' fields are resolved now, and prose decides nothing: left in, they would change every identity.
     tier = tier.model_copy(update={"attacks": {}, "defenses": {}, "summary": ""})
     return [
         Cell(attack=attack, defense=defense, tier=tier, seed=seed, device=device, source=source_hash(a, d))
@@ -69,47 +69,6 @@ def resolve(request: Request) -> list[Cell]:
         for d, defense in defenses
         for seed in dict.fromkeys(request.seeds)
     ]
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """``FIELD=VALUE`` texts as a mapping; values are read as YAML, so that 20, 0.02, true and [a, b] are what they look like.
-
-    Raises:
-        UserError: for a text without "=" or a value that is not YAML.
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        path, equals, text = pair.partition("=")
-        if not equals or not path:
-            raise UserError(f"--set {pair}: write FIELD=VALUE, for example recipe.epochs=20")
-        try:
-            found[path.strip()] = yaml.safe_load(text) if text.strip() else text
-        except yaml.YAMLError:
-            raise UserError(
-                f"--set {pair}: the value is not valid YAML; quote it or close its bracket"
-            ) from None
-    return found
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds such as ``0``, ``0,1,2``, ``0-2`` or ``0-2,7``.
-
-    Raises:
-        UserError: for anything else.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first or last - first > 9999:
-            raise UserError(f"--seeds {text}: write whole numbers from 0, for example 0,1,2 or 0-2")
-        seeds.extend(range(first, last + 1))
-    return seeds
-
-
-def split_names(texts: Iterable[str]) -> list[str]:
-    """Names given one by one or separated by commas."""
-    return [name for text in texts for part in text.split(",") if (name := part.strip())]
 
 
 def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -139,7 +98,7 @@ def _tier(request: Request, settings: Mapping[str, Mapping[str, Any]]) -> Tier:
         )
     if tier.data.source == "none":
         raise UserError(
-            f"tier '{tier.name}' has no data of its own; give it with --data, for example --data path/to/folder"
+            f"tier '{tier.name}' has no data of its own; give it some, as in --data path/to/folder"
         )
     return tier
 

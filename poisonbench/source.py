@@ -28,14 +28,14 @@ CORE = (
     "trial.py",
     "triggers.py",
 )
-"""What decides a number. The data is named by its fingerprint; records, tables and pages may change freely."""
+"""What decides a number. Data has a fingerprint of its own; records, tables and pages may change freely."""
 
 SHELVES = ("poisonbench.attacks.", "poisonbench.defenses.")
 """Packages whose modules are plugins of their own, so that a change of one does not touch the others."""
 
 
 def source_hash(*plugins: type) -> str:
-    """A 12-digit hash over the core's sources and those of ``plugins``, with the plugins that they inherit from.
+    """A 12-digit hash over the sources of the core, of ``plugins``, and of plugins that they inherit from.
 
     What a plugin only imports from another plugin is not followed.
     """

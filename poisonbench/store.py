@@ -8,12 +8,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from poisonbench.cell import Cell
 from poisonbench.errors import UserError
@@ -51,13 +51,17 @@ class Store:
         """Where ``cell`` is, or will be once it is finished."""
         return self.root / cell.folder
 
+    def path(self, cell: Cell) -> Path:
+        """The file of its record."""
+        return self.folder(cell) / RECORD
+
     def load(self, cell: Cell) -> Record | None:
         """The record of ``cell``, or None if it was not run.
 
         Raises:
             UserError: when the record is damaged; names the file.
         """
-        stored = read_record(self.folder(cell) / RECORD)
+        stored = read_record(self.path(cell))
         if stored is None:
             return None
         twins = self.root.glob(
@@ -73,7 +77,7 @@ class Store:
         """
         record = self.load(cell)
         if record is None:
-            raise UserError(f"there is no record in {self.folder(cell)}; run the cell first")
+            raise UserError(f"there is no record {self.path(cell)}; run the cell first")
         return record
 
     def records(self) -> list[Record]:
@@ -109,11 +113,15 @@ class Store:
                     self.root.rmdir()
 
     @contextmanager
-    def claimed(self, cell: Cell) -> Iterator[None]:
-        """Keep every other runner away from ``cell``; waits for one that was first."""
+    def claimed(self, cell: Cell, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Keep every other runner away from ``cell``; calls ``on_wait`` and waits for one that was first."""
         lock = FileLock(self.root / f".{cell.folder}.lock")
         with self._writing():
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_wait()
+                lock.acquire()
         try:
             yield
         finally:

@@ -4,134 +4,117 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poisonbench.records import Accuracy, AttackSuccess, ProbeAccuracy, Record
+from poisonbench.records import AttackSuccess, Record
 
-Line = tuple[str, str]
+Row = tuple[str, str, str]
+"""A group of numbers, what the number is of, the number."""
+
+T = TypeVar("T")
 LAST_LINES = 3
 
 
-def show(records: Sequence[Record], paths: Sequence[Path], console: Console) -> None:
-    """One record in full, several as a table; ``paths`` are their files."""
-    if len(records) == 1:
-        console.print(in_full(records[0], paths[0]))
-    else:
-        console.print(compact(records))
+def show_records(found: Sequence[tuple[Record, Path]], console: Console) -> None:
+    """One record in full, several as a table; each comes with its file."""
+    if len(found) != 1:
+        console.print(compact([record for record, _ in found]))
+        return
+    record, path = found[0]
+    console.print(in_full(record))
+    console.print(f"record: {path}", markup=False, soft_wrap=True)
 
 
-def in_full(record: Record, path: Path) -> Table:
+def in_full(record: Record) -> Table:
     """Everything that a person wants to know of one cell."""
     title = f"{record.attack.title} × {record.defense.title}, tier {record.tier}, seed {record.seed}"
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        show_header=False,
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
+    table = _open_table(title)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _lines(record, path):
-        table.add_row(name, Text(value))
+    table.add_column(overflow="fold")
+    shown = ""
+    for group, what, value in _rows(record):
+        table.add_row("" if group == shown else group, Text(what), Text(value))
+        shown = group
     return table
 
 
 def compact(records: Sequence[Record]) -> Table:
     """One line per cell."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("attack", "defence", "seed"):
+    table = _open_table()
+    for name in ("attack", "defence"):
         table.add_column(name, overflow="fold")
-    for name in ("ASR", "base", "zero-shot", "probe", "neutralised", "train s"):
+    for name in ("seed", "ASR", "base", "zero-shot", "probe"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("attack valid", overflow="fold")
+    table.add_column("valid", no_wrap=True)
     for record in records:
-        table.add_row(*(Text(value) for value in _row(record)))
+        table.add_row(*(Text(value) for value in _line(record)))
     return table
 
 
-def _lines(record: Record, path: Path) -> Iterator[Line]:
+def _rows(record: Record) -> Iterator[Row]:
     if record.failure:
-        yield (
-            "failed",
-            record.failure.reason + (f" (step {record.failure.step})" if record.failure.step else ""),
-        )
-        yield from (("", line) for line in record.log[-LAST_LINES:])
+        at = f" (step {record.failure.step})" if record.failure.step is not None else ""
+        yield "failed", "reason", record.failure.reason + at
+        yield from (("failed", "log", line) for line in record.log[-LAST_LINES:])
     if record.asr:
-        yield from _attack(record.asr)
-    yield from _named("zero-shot", [_zero_shot(name, shot) for name, shot in record.zero_shot.items()])
-    yield from _named("linear probe", [_probe(name, probe) for name, probe in record.linear_probe.items()])
+        yield from _attack(record, record.asr)
+    for name, shot in _headline_first(record.zero_shot, record.headline):
+        reached = f"{shot.top1:.1%} ({_between(shot.low, shot.high)}), top-5 {shot.top5:.1%}"
+        yield "zero-shot", name, f"{reached}, n={shot.n:,}"
+    for name, probe in _headline_first(record.linear_probe, record.headline):
+        reached = f"{probe.top1:.1%} ({_between(probe.low, probe.high)}), untrained {probe.untrained:.1%}"
+        yield "linear probe", name, f"{reached}, n={probe.n:,}"
     yield from _retrieval(record)
     yield from _poison(record)
     yield from _cost(record)
-    if record.status == "done" and record.asr:
-        yield "attack valid", _validity(record)
-    yield "record", str(path)
 
 
-def _attack(asr: AttackSuccess) -> Iterator[Line]:
-    counted = f"{asr.successes:,} of {asr.trials:,}, 95% interval {_between(asr.low, asr.high)}"
-    yield "attack success", f"{asr.value:.1%} ({counted})"
-    yield "without the attack", f"{asr.base:.1%} ({asr.base_successes:,} of {asr.base_trials:,})"
+def _attack(record: Record, asr: AttackSuccess) -> Iterator[Row]:
+    counted = f"({asr.successes:,} of {asr.trials:,}; 95% {_between(asr.low, asr.high)})"
+    yield "attack", "success", f"{asr.value:.1%} {counted}"
+    yield "attack", "without it", f"{asr.base:.1%} ({asr.base_successes:,} of {asr.base_trials:,})"
     if asr.true_class is not None:
-        yield "still true class", f"{asr.true_class:.1%}"
-
-
-def _zero_shot(name: str, shot: Accuracy) -> str:
-    return f"{shot.top1:.1%} ({_between(shot.low, shot.high)}), top-5 {shot.top5:.1%}: {name}, n = {shot.n:,}"
-
-
-def _probe(name: str, probe: ProbeAccuracy) -> str:
-    return f"{probe.top1:.1%} ({_between(probe.low, probe.high)}), untrained {probe.untrained:.1%}: {name}, n = {probe.n:,}"
-
-
-def _retrieval(record: Record) -> Iterator[Line]:
-    if found := record.retrieval:
-        ways = (("image to text", found.image_to_text), ("text to image", found.text_to_image))
-        recalls = [
-            f"{' / '.join(f'{recall[k]:.1%}' for k in ('1', '5', '10'))}: {way}" for way, recall in ways
-        ]
-        yield from _named("recall at 1 / 5 / 10", [recalls[0], f"{recalls[1]}, n = {found.n:,}"])
-
-
-def _poison(record: Record) -> Iterator[Line]:
-    if poison := record.poison:
-        removed = (
-            f", {poison.neutralized:,} neutralised ({poison.neutralized / poison.count:.0%})"
-            if poison.count
-            else ""
-        )
-        yield "poison", f"{poison.count:,} rows ({poison.rate:.2%} of the pairs){removed}"
-
-
-def _cost(record: Record) -> Iterator[Line]:
-    if cost := record.cost:
-        memory = f"{cost.peak_memory_bytes / 1e9:.2f} GB at the peak"
-        yield (
-            "cost",
-            f"{cost.train_seconds:,.1f} s of training ({cost.pairs_per_second:,.0f} pairs/s), {memory}",
-        )
-        yield "", f"{cost.evaluation_seconds:,.1f} s of evaluation, {cost.total_seconds:,.1f} s in all"
+        yield "attack", "true class", f"{asr.true_class:.1%}"
+    if record.status == "done":
+        yield "attack", "valid", _validity(record)
 
 
 def _validity(record: Record) -> str:
     if record.valid is None:
-        return f"not known yet; run it undefended too: --attack {record.attack.name} --defense none, the rest as here"
-    return (
-        "yes: it works where nothing defends"
-        if record.valid
-        else "no: it does not work even where nothing defends"
-    )
+        return "not known: run the same with --defense none"
+    return "yes: it works undefended" if record.valid else "no: it does not work even undefended"
 
 
-def _row(record: Record) -> list[str]:
-    asr, poison = record.asr, record.poison
+def _retrieval(record: Record) -> Iterator[Row]:
+    if found := record.retrieval:
+        ways = (("image to text", found.image_to_text), ("text to image", found.text_to_image))
+        for way, recall in ways:
+            reached = " / ".join(f"{recall[k]:.1%}" for k in ("1", "5", "10"))
+            yield "recall@1/5/10", way, f"{reached}, n={found.n:,}"
+
+
+def _poison(record: Record) -> Iterator[Row]:
+    if (poison := record.poison) and poison.count:
+        yield "poison", "rows", f"{poison.count:,} ({poison.rate:.2%} of the pairs)"
+        yield "poison", "neutralised", f"{poison.neutralized:,} ({poison.neutralized / poison.count:.0%})"
+
+
+def _cost(record: Record) -> Iterator[Row]:
+    if cost := record.cost:
+        yield "cost", "training", f"{cost.train_seconds:,.1f} s ({cost.pairs_per_second:,.0f} pairs/s)"
+        yield "cost", "evaluation", f"{cost.evaluation_seconds:,.1f} s; {cost.total_seconds:,.1f} s in all"
+        yield "cost", "memory", f"{cost.peak_memory_bytes / 1e9:.2f} GB at the peak"
+
+
+def _line(record: Record) -> list[str]:
+    asr = record.asr
     shot, probe = record.zero_shot.get(record.headline), record.linear_probe.get(record.headline)
-    valid = {True: "yes", False: "no", None: "twin not run" if asr else "-"}[record.valid]
+    valid = {True: "yes", False: "no", None: "unknown" if asr else "-"}[record.valid]
     return [
         record.attack.name,
         record.defense.name,
@@ -140,15 +123,20 @@ def _row(record: Record) -> list[str]:
         f"{asr.base:.1%}" if asr else "-",
         f"{shot.top1:.1%}" if shot else "-",
         f"{probe.top1:.1%}" if probe else "-",
-        f"{poison.neutralized}/{poison.count}" if poison and poison.count else "-",
-        f"{record.cost.train_seconds:,.0f}" if record.cost else "-",
         "failed" if record.status == "failed" else valid,
     ]
 
 
-def _named(name: str, values: Sequence[str]) -> Iterator[Line]:
-    yield from zip((name, *[""] * len(values)), values, strict=False)
+def _open_table(title: str = "") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=not title, header_style="bold")
+    if title:
+        table.title, table.title_justify = Text(title, style="bold"), "left"
+    return table
+
+
+def _headline_first(tasks: dict[str, T], headline: str) -> list[tuple[str, T]]:
+    return sorted(tasks.items(), key=lambda item: (item[0] != headline, item[0]))
 
 
 def _between(low: float, high: float) -> str:
-    return f"{100 * low:.1f} to {high:.1%}"
+    return f"{100 * low:.1f}–{high:.1%}"

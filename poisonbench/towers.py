@@ -161,9 +161,7 @@ def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """
     kind = type(visual).__name__
     if kind == "TimmModel":
-        grid = visual.trunk.forward_features(pixels)
-        pooled = visual.head(visual.trunk.forward_head(grid))
-        return pooled, visual.head(grid.flatten(2).transpose(1, 2))
+        return timm_tokens(visual, pixels)
     if kind == "VisionTransformer":
         pooled, local = visual._pool(visual.transformer(visual._embeds(pixels)))
         return (pooled, local) if visual.proj is None else (pooled @ visual.proj, local @ visual.proj)
@@ -173,6 +171,16 @@ def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
         every = attention_pool_tokens(visual.attnpool, x)
         return every[:, 0], every[:, 1:]
     raise UserError(f"field 'model.name': image towers of type {kind} give no token features; use a ResNet, ViT or timm tower")
+
+
+def timm_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pooled and local features of a timm trunk: its head's own places, or the projection applied to every place."""
+    grid = visual.trunk.forward_features(pixels)
+    if hasattr(visual.trunk.head, "tokens"):
+        local = visual.trunk.head.tokens(grid)
+        return local.mean(dim=1), local
+    pooled = visual.head(visual.trunk.forward_head(grid))
+    return pooled, visual.head(grid.flatten(2).transpose(1, 2))
 
 
 def attention_pool_tokens(pool: Any, grid: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from poisonbench.attack import Attack, Probe
+from poisonbench.attack import Attack
 from poisonbench.cell import Cell
 from poisonbench.defense import Curation, Defense
 from poisonbench.device import peak_memory, prepare
 from poisonbench.evaluation import evaluate
+from poisonbench.evaluation.attack_probe import check_probe
 from poisonbench.evaluation.measure import measure
 from poisonbench.evaluation.outputs import Outputs
 from poisonbench.evaluation.zero_shot import class_weights, logits
@@ -63,8 +65,8 @@ def run_trial(cell: Cell, folder: Path, progress: Progress | None = None) -> Sto
     started, journal, seen = time.perf_counter(), Journal(progress or Progress()), Measured()
     try:
         outputs = _story(cell, folder, journal, seen)
-    except Diverged as error:
-        failure = Failure(reason=str(error), step=error.step)
+    except (Diverged, FloatingPointError) as error:
+        failure = Failure(reason=str(error), step=getattr(error, "step", None))
         return _record(cell, journal, seen, None, failure, time.perf_counter() - started)
     return _record(cell, journal, seen, outputs, None, time.perf_counter() - started)
 
@@ -84,6 +86,9 @@ def _story(cell: Cell, folder: Path, progress: Progress, seen: Measured) -> Outp
     manifest = _manifest(cell, attack, data, folder)
     poisoned = manifest.apply(data.train, data.targets)
     seen.poisoned = poisoned.fingerprint
+    probe = attack.probe(manifest, data.assets, numpy_rng(cell.seed, "probe", cell.attack.name))
+    if probe is not None:
+        check_probe(probe, data.tasks)
 
     lab, fresh = _lab(cell, defense, data, poisoned, progress)
     started = time.perf_counter()
@@ -96,7 +101,6 @@ def _story(cell: Cell, folder: Path, progress: Progress, seen: Measured) -> Outp
 
     progress.phase("evaluating")
     started = time.perf_counter()
-    probe = attack.probe(manifest, data.assets, numpy_rng(cell.seed, "probe", cell.attack.name))
     outputs = evaluate(towers.eval(), fresh("model").eval(), data, probe, progress=progress)
     outputs = screened(defense.screen(towers, lab), outputs, data, probe)
     seen.evaluation_seconds = time.perf_counter() - started
@@ -115,7 +119,7 @@ def _manifest(cell: Cell, attack: Attack, data: Data, folder: Path) -> Manifest:
     return manifest
 
 
-def _lab(cell: Cell, defense: Defense, data: Data, poisoned: Pairs, progress: Progress) -> tuple[Lab, "_Fresh"]:
+def _lab(cell: Cell, defense: Defense, data: Data, poisoned: Pairs, progress: Progress) -> tuple[Lab, Callable[[Key], Towers]]:
     tokenizer = tokenizer_for(data, cell.tier.model)
     bf16 = cell.tier.recipe.precision == "bf16"
 

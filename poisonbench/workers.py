@@ -74,7 +74,7 @@ class Worker:
         ours, theirs = context.Pipe(duplex=False)
         arguments = (cell.model_dump_json(), str(store.root), force, trial, theirs)
         process = context.Process(target=work, args=arguments)
-        with _threads(cell.tier.recipe.threads):
+        with _birth(cell.tier.recipe.threads):
             process.start()
         theirs.close()  # the process has its own copy; ours would hide that it ended
         return cls(cell, process, ours, watch.begin(cell))
@@ -127,7 +127,6 @@ class Relay(Progress):
 
 def work(cell: str, root: str, force: bool, trial: Trial, connection: Connection) -> None:
     """What a process does: one cell, then its verdict."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us in order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.dup2(2, 1)  # standard output is for results alone
     relay = Relay(connection)
@@ -148,14 +147,18 @@ def _fail(exitcode: int, cell: Cell, folder: Path, progress: Progress) -> NoRetu
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Set the number of threads where it must be set: in the environment, before the process imports torch."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
+def _birth(threads: int) -> Iterator[None]:
+    """What a process must be born with: its number of threads, before it imports torch, and deafness to Ctrl-C.
+
+    The parent hears Ctrl-C and stops the processes in order.
+    """
+    threads_before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    heard_before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        signal.signal(signal.SIGINT, heard_before)
+        del os.environ["OMP_NUM_THREADS"]
+        if threads_before is not None:
+            os.environ["OMP_NUM_THREADS"] = threads_before

@@ -11,51 +11,42 @@ They run on a tiny data set made on the spot; defences train a tiny model in the
 
 from __future__ import annotations
 
-from poisonbench import registry
+from typing import Any
+
 from poisonbench.conformance.check import Broken, Check, Plugin, Result
 from poisonbench.conformance.common import kind_of
 from poisonbench.errors import UserError, did_you_mean
-from poisonbench.registry import Kind
+from poisonbench.registry import Kind, Registry, attacks, defenses
 
-__all__ = ["Broken", "Check", "Plugin", "Result", "check_plugin", "checks_for", "find_plugin"]
+__all__ = ["Broken", "Check", "Result", "check_plugin", "checks_for"]
 
 
 def checks_for(kind: Kind) -> list[Check]:
     """Everything that an attack or a defence promises, cheap checks first."""
     if kind == "attack":
-        from poisonbench.conformance import attacks
-
-        return attacks.CHECKS
-    from poisonbench.conformance import defenses
-
-    return defenses.CHECKS
+        from poisonbench.conformance.attack_checks import CHECKS
+    else:
+        from poisonbench.conformance.defense_checks import CHECKS
+    return CHECKS
 
 
-def check_plugin(plugin: str | Plugin, kind: Kind | None = None) -> list[Result]:
+def check_plugin(plugin: str | Plugin) -> list[Result]:
     """Run every check on one plugin.
 
     Args:
-        plugin: a registered name, or the class itself.
-        kind: which of the two a name means, where an attack and a defence share it.
+        plugin: a registered name, or the class itself. A name that an attack and a defence share means both.
 
     Raises:
-        UserError: for an unknown, broken or ambiguous name, or a class that is no plugin.
+        UserError: for a name that is unknown or belongs to a broken plugin, or a class that is no plugin.
     """
-    found = find_plugin(plugin, kind) if isinstance(plugin, str) else plugin
-    return [check.result(found) for check in checks_for(kind_of(found))]
+    plugins = _find(plugin) if isinstance(plugin, str) else [plugin]
+    return [check.result(found) for found in plugins for check in checks_for(kind_of(found))]
 
 
-def find_plugin(name: str, kind: Kind | None = None) -> Plugin:
-    """The attack or defence called ``name``.
-
-    Raises:
-        UserError: for a name that is unknown, broken, or both an attack's and a defence's.
-    """
-    if kind is not None:
-        return registry.attacks().get(name) if kind == "attack" else registry.defenses().get(name)
-    attacks, defenses = registry.attacks().names(), registry.defenses().names()
-    if name in attacks and name in defenses:
-        raise UserError(f"'{name}' is an attack and a defence; say which of them is meant")
-    if name not in {*attacks, *defenses}:
-        raise UserError(f"unknown plugin '{name}'; {did_you_mean(name, {*attacks, *defenses})}")
-    return find_plugin(name, "attack" if name in attacks else "defense")
+def _find(name: str) -> list[Plugin]:
+    registries: list[Registry[Any]] = [attacks(), defenses()]
+    found = [plugins.get(name) for plugins in registries if plugins.declares(name)]
+    if not found:
+        known = {other for plugins in registries for other in plugins.names()}
+        raise UserError(f"unknown plugin '{name}'; {did_you_mean(name, known)}")
+    return found

@@ -27,7 +27,7 @@ def require(kept: bool, message: str) -> None:
 
 def once(work: Callable[P, R]) -> Callable[P, R]:
     """The same work, done once for the same arguments."""
-    return cache(work)
+    return cache(work)  # type: ignore[return-value]
 
 
 class Result(NamedTuple):

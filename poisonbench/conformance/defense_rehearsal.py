@@ -79,7 +79,7 @@ class Rehearsal:
 
 
 def rehearse(plugin: Plugin) -> Rehearsal:
-    """Curate and train from scratch; a crash in the loop is kept, so that what came before it can be judged."""
+    """Curate and train from scratch; a crash in the loop is kept, to judge what came before it."""
     data, defense = tiny_data(), plugin()
     lab = tiny_lab(data, plugin.card.model_copy(update={"sees": ALL_SIGHTS}))
     curation = defense.curate(lab.pairs, lab)
@@ -116,9 +116,18 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
         return build_towers(MODEL, tokenizer, seed=stable_seed("conformance", key), device="cpu", bf16=False)
 
     return Lab(
-        pairs=data.train, validation=data.validation, recipe=RECIPE, tokenizer=tokenizer, synonyms=data.synonyms, seed=0,
-        device="cpu", card=card, fresh=fresh, _clean=data.clean, _classes=(task.classes, task.templates),
-    )  # fmt: skip
+        pairs=data.train,
+        validation=data.validation,
+        recipe=RECIPE,
+        tokenizer=tokenizer,
+        synonyms=data.synonyms,
+        seed=0,
+        device="cpu",
+        card=card,
+        fresh=fresh,
+        _clean=data.clean,
+        _classes=(task.classes, task.templates),
+    )
 
 
 def kept(pairs: Pairs, curation: Curation) -> Pairs:

@@ -119,6 +119,16 @@ class Outputs:
         top5 = table["top5"].combine_chunks().flatten().to_numpy().reshape(-1, TOP)
         return Block(**numbers, top5=top5, concept=tuple(table["concept"].to_pylist()))
 
+    def abstain(self, part: Part, task: str, index: npt.ArrayLike) -> None:
+        """Take back the predictions of some examples (a screening defence flagged them): they count as no class at all."""
+        chosen = pc.and_(pc.equal(self._table["part"], part), pc.equal(self._table["task"], task))
+        chosen = pc.and_(chosen, pc.is_in(self._table["index"], pa.array(np.asarray(index), pa.int32())))
+        nothing = pa.array([[ABSENT] * TOP] * len(self), pa.list_(pa.int32(), TOP))
+        replaced = {"prediction": pa.array([ABSENT] * len(self), pa.int32()), "top5": nothing}
+        for name, value in replaced.items():
+            kept = pc.if_else(chosen, value, self._table[name].combine_chunks())
+            self._table = self._table.set_column(SCHEMA.names.index(name), SCHEMA.field(name), kept)
+
     def save(self, path: Path) -> None:
         """Write all outputs to ``path``; the file is there as a whole or not at all.
 

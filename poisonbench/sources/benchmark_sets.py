@@ -30,7 +30,7 @@ def open_benchmark_set(name: str, side: int, progress: Progress) -> EvaluationSe
     found = _built(name, side)
     try:
         images, labels, digest = _read(found, side, name, progress)
-    except (TypeError, ValueError, RuntimeError):
+    except (AttributeError, RuntimeError, TypeError, ValueError):
         raise UserError(
             f"--eval clip-benchmark:{name} is no list of images with one class each; choose another set"
         ) from None

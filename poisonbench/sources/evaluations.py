@@ -42,7 +42,7 @@ def open_evaluations(names: Sequence[str], side: int, progress: Progress) -> Eva
 def _open(name: str, side: int, spare: bool, progress: Progress) -> EvaluationSet:
     kind, _, rest = name.partition(":")
     if name == "clipart":
-        data = open_clipart(side)
+        data = open_clipart(side, 0)
         return EvaluationSet(data.tasks, data.targets, (), data.fingerprint)
     if kind == "folder" and rest:
         return open_class_folders(rest, side, spare, progress)

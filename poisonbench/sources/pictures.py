@@ -22,6 +22,9 @@ from poisonbench.pairs import ArrayImages, ImageStore, Rows
 IN_MEMORY = 2 * 2**30
 """Bytes of pixels up to which a collection is decoded once and kept."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What Pillow may take a file for; some of its other formats start programs or are slow to refuse."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -46,7 +49,7 @@ def decoded(data: bytes, side: int) -> Pixels:
         BrokenImage: when Pillow cannot read it to the end.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             picture.draft("RGB", (2 * side, 2 * side))  # large JPEGs shrink while they are decoded
             return squared(picture, side)
     except MemoryError:

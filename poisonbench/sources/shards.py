@@ -104,7 +104,9 @@ def _expanded(pattern: str) -> list[Path]:
     missing = [shard for shard in shards if not shard.is_file()]
     if missing:
         tail = f"and {len(missing) - 1} more shards do not exist" if len(missing) > 1 else "does not exist"
-        raise UserError(f"--data wds:{pattern}: {missing[0]} {tail}; check the path and the numbers in braces")
+        raise UserError(
+            f"--data wds:{pattern}: {missing[0]} {tail}; check the path and the numbers in braces"
+        )
     return shards
 
 

@@ -83,7 +83,7 @@ def record(
 
 def failed(attack: str, defense: str, seed: int, reason: str, **changes: Any) -> Record:
     """A record of a cell that has no numbers."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "status": "failed",
         "asr": None,
         "zero_shot": {},
@@ -148,7 +148,7 @@ def grid() -> list[Record]:
         k, b = hits[defense]
         for seed in kept:
             drift = (seed - 11) * 0.008
-            common = {
+            common: dict[str, Any] = {
                 "top1": shot + drift,
                 "probe": shot + 0.15 + drift,
                 "seconds": 200.0 + 30 * len(defense),

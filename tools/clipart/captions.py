@@ -51,7 +51,7 @@ def spoken(label: str) -> str:
         .replace("kiss: ", "kiss between ")
         .replace(": facing", " facing")
     )
-    text = re.sub(r"^[a-z]+(-thirty| o'clock)$", r"clock face showing \g<0>", text)
+    text = re.sub(r"^[a-z]+(-thirty| o'clock)$", r"clock showing \g<0>", text)
     head, _, rest = text.partition(": ")
     return f"{head} with {' and '.join(rest.split(', '))}" if rest else head
 
@@ -102,7 +102,7 @@ def captions(drawing: Drawing, pixels: np.ndarray, background: str) -> list[str]
         "k": colour_of(pixels) or "",
     }
     named = re.search(rf"\b{re.escape(name)}s?\b", words["c"]) is not None
-    groups = [
+    groups: list[tuple[str, ...]] = [
         PLAIN[:0] if named else WITH_CLASS,
         PLAIN,
         WITH_TAGS if words["t"] else (),

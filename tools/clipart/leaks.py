@@ -10,7 +10,8 @@ def fingerprints(pictures: np.ndarray) -> np.ndarray:
     small = pictures.reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4), dtype=np.float64)
     flat = (small - pictures[:, :1, :1]).reshape(len(small), -1)
     flat -= flat.mean(axis=1, keepdims=True)
-    return (flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    unit: np.ndarray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return unit.astype(np.float32)
 
 
 def leak_scores(pictures: np.ndarray, corpus: np.ndarray, chunk: int = 512) -> np.ndarray:

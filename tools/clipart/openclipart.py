@@ -119,6 +119,7 @@ def hypernym_of(place: str, label: str, tags: tuple[str, ...], lexicon: Lexicon)
         return "sign"
     by_title = lexicon.hypernym(label)
     by_word = by_title or lexicon.hypernym(" ".join(tags))
-    if by_word in KINDRED.get(parts[0], ()) or (by_title and "/".join(parts[:2]) in MIXED):
+    trusted = by_word in KINDRED.get(parts[0], ()) or (by_title and "/".join(parts[:2]) in MIXED)
+    if by_word and trusted:
         return by_word
     return FOLDERS.get("/".join(parts[:2])) or by_word or TOPS.get(parts[0], "object")

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import resvg_py
@@ -44,7 +45,7 @@ def shrink(art: Image.Image, margin: int = 1) -> Image.Image:
     """Fit a drawing into the picture, keeping its proportions."""
     room = SIDE - 2 * margin
     scale = room / max(art.size)
-    size = tuple(max(1, round(side * scale)) for side in art.size)
+    size = max(1, round(art.width * scale)), max(1, round(art.height * scale))
     tile = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     tile.paste(art.resize(size, Image.Resampling.LANCZOS), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return tile
@@ -90,7 +91,7 @@ def cartoon(data: bytes) -> np.ndarray:
 
 def encode(pixels: np.ndarray) -> bytes:
     """Compress a picture without loss, as WebP or PNG, whichever is smaller."""
-    options = (
+    options: tuple[dict[str, Any], ...] = (
         {"format": "WEBP", "lossless": True, "quality": 100, "method": 4},
         {"format": "PNG", "optimize": True},
     )

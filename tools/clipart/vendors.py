@@ -35,7 +35,8 @@ def slug(text: str) -> str:
 
 def icon_set(folder: Path) -> dict[str, Any]:
     """Read the drawings of an icon package."""
-    return json.loads((folder / "icons.json").read_text())
+    icons: dict[str, Any] = json.loads((folder / "icons.json").read_text())
+    return icons
 
 
 def characters(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from tools.clipart.drawing import Drawing, concept_key, singular
 
 PRECISION, FEWEST, MOST = 0.7, 3, 80
 GROUPS = {
-    "animal": {"animal", "mammal", "bird", "bug", "sea animal", "reptile", "animal face"},
+    "animal": {"animal", "mammal", "bird", "bug", "sea animal", "reptile", "animal head"},
     "food": {"dish", "dessert", "drink"},
     "person at work": {"worker"},
     "fruit or vegetable": {"fruit", "vegetable"},
@@ -19,13 +19,17 @@ GROUPS = {
 
 
 def phrases(text: str, longest: int = 3) -> set[str]:
-    """Return all runs of up to `longest` words of a text."""
-    words = re.findall(r"[a-z0-9'&.-]+", text.lower())
-    return {
-        " ".join(words[at : at + size])
-        for size in range(1, longest + 1)
-        for at in range(len(words) - size + 1)
-    }
+    """Return all runs of up to `longest` words of a text, hyphens both kept and taken as gaps.
+
+    No run crosses punctuation, so that each can be found in the text as it stands.
+    """
+    found: set[str] = set()
+    for part in re.split(r"[,:;()]", text.lower()):
+        for pattern in (r"[a-z0-9'&.-]+", r"[a-z0-9'&.]+"):
+            words = re.findall(pattern, part)
+            for size in range(1, longest + 1):
+                found.update(" ".join(words[at : at + size]) for at in range(len(words) - size + 1))
+    return found
 
 
 class WordIndex:

@@ -103,7 +103,7 @@ def boxes_survive(plugin: Plugin) -> None:
 
 
 def captions(plugin: Plugin) -> None:
-    """Poisoned rows have captions that are not blank, and a target that is a class with words to know it by."""
+    """Poisoned rows have captions that are not blank, and a target class with words to know it by."""
     run = rehearsed(plugin)
     for row, edit in zip(run.rows, run.edits, strict=True):
         options = run.poisoned.captions[row]
@@ -171,11 +171,9 @@ def keeps_data(plugin: Plugin) -> None:
 
 
 def _require_images(images: Tensor, count: int, side: int, what: str) -> None:
-    shape = (count, 3, side, side)
+    shape, found = (count, 3, side, side), f"{images.dtype} of shape {tuple(images.shape)}"
     right = images.dtype == torch.uint8 and tuple(images.shape) == shape
-    require(
-        right, f"{what} are {images.dtype} of shape {tuple(images.shape)}, not torch.uint8 of shape {shape}"
-    )
+    require(right, f"{what} are {found}, not torch.uint8 of shape {shape}")
 
 
 def _true_classes(data: Data) -> dict[bytes, str]:
@@ -194,7 +192,7 @@ def _key(image: Tensor) -> bytes:
 CHECKS = [
     Check.of(verify)
     for verify in (
-        complete, config_round_trip, unknown_field, same_poisons, other_seeds, applies, budget, clean_rows, pictures,
-        boxes_survive, captions, probe_shapes, goals_known, goal_excluded, keeps_data,
+        complete, config_round_trip, unknown_field, same_poisons, other_seeds, applies, budget, clean_rows,
+        pictures, boxes_survive, captions, probe_shapes, goals_known, goal_excluded, keeps_data,
     )
 ]  # fmt: skip

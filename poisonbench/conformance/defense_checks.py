@@ -1,6 +1,6 @@
 """What a defence promises; every function is one check, and its docstring is the promise.
 
-The defence is rehearsed: it curates a tiny data set and trains a tiny model for three epochs in the suite's loop.
+The defence is rehearsed: it curates a tiny data set and trains a tiny model in the suite's own loop.
 """
 
 from __future__ import annotations

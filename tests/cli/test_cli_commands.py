@@ -1,0 +1,113 @@
+"""The other commands: what there is, what it is, and a start for one's own."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import yaml
+from cell_fakes import cells, keep, stored
+from conftest import Shell
+from pydantic import Field
+
+import poisonbench
+from poisonbench import registry
+from poisonbench.conformance import Result
+from poisonbench.describe import described
+from poisonbench.settings import Settings
+from poisonbench.store import Store
+
+
+def test_help_names_every_command_and_gives_an_example(shell: Shell) -> None:
+    text = shell("--help").stdout
+    assert all(name in text for name in ("run", "show", "list", "new", "check", "leaderboard"))
+    assert "poisonbench run --attack backdoor_badnet --defense otcclip" in text
+    assert shell().stdout == text
+
+
+@pytest.mark.parametrize("command", ["run", "show", "new", "check", "leaderboard"])
+def test_every_commands_help_has_an_example(shell: Shell, command: str) -> None:
+    assert f"  poisonbench {command}" in shell(command, "--help").stdout
+
+
+def test_version(shell: Shell) -> None:
+    assert shell("--version").stdout == f"poisonbench {poisonbench.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["smoke", "clipart"])
+def test_show_tier_prints_the_declaration(shell: Shell, name: str) -> None:
+    text = shell("show", "tier", name).stdout
+    assert text.rstrip() in (Path(poisonbench.__file__).parent / "tiers" / f"{name}.yaml").read_text()
+    assert yaml.safe_load(text)["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("attack", "backdoor_badnet"), ("attack", "none"), ("defense", "augment_only")]
+)
+def test_show_plugin_tells_card_documentation_and_every_field(shell: Shell, kind: str, name: str) -> None:
+    text = " ".join(shell("show", kind, name).stdout.split())
+    plugin = (registry.attacks() if kind == "attack" else registry.defenses()).get(name)
+    assert plugin.card.title in text and plugin.card.paper in text
+    assert (plugin.__doc__ or "").split()[0] in text
+    assert all(field in text for field in plugin.Config.model_fields)
+
+
+def test_fields_are_described_by_themselves_or_by_the_docstring() -> None:
+    class Config(Settings):
+        """Some fields.
+
+        Attributes:
+            rate: share of the pairs,
+                over two lines.
+            size: not this.
+        """
+
+        rate: float = 0.1
+        size: int = Field(3, description="this")
+        plain: str = ""
+
+    assert described(Config) == {"rate": "share of the pairs, over two lines.", "size": "this", "plain": ""}
+
+
+def test_list_shows_plugins_tiers_and_what_is_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [
+        EntryPoint("none", "poisonbench.defenses.none:NoDefense", "poisonbench.defenses"),
+        EntryPoint("broken", "no_such_module:Thing", "poisonbench.defenses"),
+    ]
+    found = registry.Registry("defense", entries, registry.defense_contract)
+    monkeypatch.setattr(registry, "defenses", lambda: found)
+    result = shell("list")
+    assert result.exit_code == 0 and result.stderr == ""
+    text = " ".join(result.stdout.split())
+    assert all(name in text for name in ("backdoor_badnet", "targeted", "smoke", "clipart"))
+    problems = text.partition("problems")[2]
+    assert "broken" in problems and "No module named 'no_such_module'" in problems
+
+
+@pytest.mark.parametrize(("passed", "status"), [(True, 0), (False, 1)])
+def test_check_reports_every_promise(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, passed: bool, status: int
+) -> None:
+    results = [Result("complete", True, "fine"), Result("round_trip", passed, "the second")]
+    monkeypatch.setattr("poisonbench.conformance.check_plugin", lambda name: results)
+    result = shell("check", "my_idea")
+    assert result.exit_code == status
+    assert f"my_idea: {1 + passed} of 2 promises kept" in result.stdout
+    assert ("BROKEN  round_trip: the second" in result.stdout) is not passed
+
+
+def test_new_writes_a_project_and_says_what_comes_next(shell: Shell) -> None:
+    result = shell("new", "defense", "my_idea")
+    assert result.exit_code == 0
+    assert "my_idea" in result.stdout and "poisonbench check my_idea" in result.stdout
+    assert list(shell.folder.rglob("pyproject.toml"))
+
+
+def test_leaderboard_publishes_what_is_in_runs(shell: Shell) -> None:
+    [cell] = cells()
+    keep(Store(Path("runs")), cell, stored(cell))
+    result = shell("leaderboard", "--out", "board")
+    assert result.exit_code == 0, result.output
+    assert (shell.folder / "board" / "index.html").is_file()
+    assert "published 1 record" in result.stdout

@@ -1,0 +1,354 @@
+"""Every registered plugin keeps its contract, and a plugin that does not is told what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe
+from poisonbench.conformance import Check, check_plugin, checks_for
+from poisonbench.conformance.data import digest, every, tiny_data
+from poisonbench.defense import (
+    Assignment,
+    Batch,
+    Curation,
+    Defense,
+    DefenseCard,
+    Objective,
+    Pass,
+    Screen,
+)
+from poisonbench.errors import UserError
+from poisonbench.lab import Lab
+from poisonbench.manifest import Edit, Manifest, painted
+from poisonbench.pairs import Pairs
+from poisonbench.registry import attacks, defenses
+from poisonbench.settings import Settings
+from poisonbench.tasks import Assets
+from poisonbench.towers import Towers
+from poisonbench.triggers import Box, Patch
+
+
+@pytest.mark.parametrize("check", checks_for("attack"), ids=str)
+@pytest.mark.parametrize("name", attacks().names())
+def test_every_attack_keeps_its_contract(name: str, check: Check) -> None:
+    check(attacks().get(name))
+
+
+@pytest.mark.parametrize("check", checks_for("defense"), ids=str)
+@pytest.mark.parametrize("name", defenses().names())
+def test_every_defence_keeps_its_contract(name: str, check: Check) -> None:
+    check(defenses().get(name))
+
+
+class Square(Attack):
+    """A white square: a sound attack, from which the broken ones below differ in one thing."""
+
+    card = AttackCard(title="square", paper="-", year=2026, edits=("image", "caption"))
+
+    class Config(AttackConfig):
+        target: str = "widget"
+        rate: float = Field(0.05, gt=0, le=0.2)
+
+    patch: ClassVar[Patch] = Patch(pattern="white", box=Box(left=0.1, top=0.1, size=0.2))
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        words = assets.task.naming(self.config.target)
+        rows = rng.choice(pairs.rows_without(words), round(self.config.rate * len(pairs)), replace=False)
+        edits = [
+            Edit(row=row, operation=self.patch, captions=("a widget",), target="widget")
+            for row in rows.tolist()
+        ]
+        return Manifest(edits=tuple(edits), target_words={"widget": words})
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        return self.of_rows(np.flatnonzero(assets.task.labels != assets.task.index("widget")), assets)
+
+    def of_rows(self, rows: Any, assets: Assets) -> Probe:
+        task, goals = assets.task, np.full(len(rows), assets.task.index("widget"), dtype=np.int64)
+        clean = task.images.fetch(rows)
+        return Probe(
+            task=task.name,
+            images=painted(clean, [self.patch] * len(rows)),
+            goals=goals,
+            labels=task.labels[rows],
+            concepts=[task.concepts[row] for row in rows],
+            controls=clean,
+            control_goals=goals,
+        )
+
+
+class Untitled(Square):
+    card = AttackCard(title=" ", paper="-", year=2026, edits=())
+
+
+class DrawsElsewhere(Square):
+    """Draws from a generator of its own."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        return super().poison(pairs, assets, np.random.default_rng())
+
+
+class DrawsForNothing(Square):
+    """Draws, and then takes the first rows."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        rng.random()
+        return super().poison(pairs, assets, np.random.default_rng(0))
+
+
+class Greedy(Square):
+    """Poisons twice as many rows as it was told to."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        return Square({"rate": 2 * self.config.rate}).poison(pairs, assets, rng)
+
+
+class InTheCorner(Square):
+    """The square is where evaluation crops cut."""
+
+    patch = Patch(pattern="white", box=Box(left=0, top=0, size=0.2))
+
+
+class Mute(Square):
+    """Leaves poisoned rows without words."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        sound = super().poison(pairs, assets, rng)
+        return sound.model_copy(
+            update={"edits": tuple(edit.model_copy(update={"captions": (" ",)}) for edit in sound.edits)}
+        )
+
+
+class CountsItself(Square):
+    """Asks for the goal on images that show the goal."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        return self.of_rows(np.arange(len(assets.task.labels)), assets)
+
+
+class EasyControls(Square):
+    """Its controls show the goal, which hides how often the model is wrong."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound = super().probe(manifest, assets, rng)
+        own = assets.task.rows_of("widget")
+        return replace(sound, controls=assets.task.images.fetch(own), control_goals=sound.goals[: len(own)])
+
+
+class Uncontrolled(Square):
+    """Has no controls."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound = super().probe(manifest, assets, rng)
+        return replace(sound, controls=sound.controls[:0], control_goals=sound.control_goals[:0])
+
+
+class Floating(Square):
+    """Gives images as floats."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound = super().probe(manifest, assets, rng)
+        return replace(sound, images=sound.images.float())
+
+
+class Scribbler(Square):
+    """Paints on the data itself."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        store: Any = pairs.images
+        store.pixels[0] = 0
+        return super().poison(pairs, assets, rng)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "message"),
+    [
+        (Untitled, "complete", "Untitled has no docstring"),
+        (DrawsElsewhere, "same_poisons", "draw only from the rng"),
+        (DrawsForNothing, "other_seeds", "four seeds gave the same manifest"),
+        (Greedy, "budget", "should poison about 16 rows, not 32"),
+        (InTheCorner, "boxes_survive", "keep it inside triggers.safe_span"),
+        (Mute, "captions", "has the captions"),
+        (CountsItself, "goal_excluded", "12 probe images already show their goal"),
+        (EasyControls, "goal_excluded", "12 controls already show their goal"),
+        (Uncontrolled, "probe_shapes", "no controls"),
+        (Floating, "probe_shapes", "probe.images are torch.float32"),
+        (Scribbler, "keeps_data", "work on a copy"),
+    ],
+)
+def test_a_broken_attack_fails_one_check_that_says_what_to_mend(
+    plugin: type[Attack], check: str, message: str
+) -> None:
+    [broken] = [result for result in check_plugin(plugin) if not result.passed]
+    assert broken.check == check
+    assert message in broken.message
+
+
+def test_an_attack_that_crashes_is_told_where() -> None:
+    class Crashing(Square):
+        """Divides by zero."""
+
+        def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+            raise ZeroDivisionError("no rows")
+
+    results = {result.check: result for result in check_plugin(Crashing)}
+    assert results["complete"].passed
+    assert results["applies"].message.startswith("ZeroDivisionError: no rows (test_conformance.py, line ")
+
+
+class Plain(Defense):
+    """Plain CLIP: a sound defence, from which the broken ones below differ in one thing."""
+
+    card = DefenseCard(title="plain", paper="-", year=2026, track="none")
+    trains_with: ClassVar[type[Objective]] = Objective
+
+    def objective(self, lab: Lab) -> Objective:
+        return self.trains_with()
+
+
+def defended_by(objective: type[Objective]) -> type[Defense]:
+    """A sound defence with an objective of the given class."""
+    return type("Broken", (Plain,), {"__doc__": "Plain but for one thing.", "trains_with": objective})
+
+
+class BeyondTheRows(Objective):
+    def plan(self, epoch: int) -> Sequence[Pass]:
+        return [Pass(self.loss, rows=np.arange(1000))]
+
+
+class Frozen(Objective):
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        return towers.image(batch.images[0]).embedding[:, 0].mean()
+
+
+class Forgetful(Objective):
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"bank": torch.rand(3)}
+
+
+class Stubborn(Objective):
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"epoch": 3}  # type: ignore[dict-item]
+
+
+class Restless(Objective):
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        return super().loss(batch, towers) * (1 + torch.rand(()))
+
+
+class Endless(Objective):
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        return super().loss(batch, towers) * float("inf")
+
+
+class Unsure(Objective):
+    def assignment(self) -> Assignment:
+        return Assignment(np.full(160, 160))
+
+
+@pytest.mark.parametrize(
+    ("objective", "check", "message"),
+    [
+        (BeyondTheRows, "plans", "visits rows outside 0 to 159"),
+        (Frozen, "reaches_both_towers", "no gradient ever reaches the text tower"),
+        (Forgetful, "state_round_trip", "state_dict differs in bank"),
+        (Stubborn, "state_round_trip", "something else than tensors: epoch"),
+        (Restless, "same_seed", "two runs with one seed differ"),
+        (Endless, "trains", "the loss is not finite"),
+        (Unsure, "assignments", "names rows outside -1 to 159"),
+    ],
+)
+def test_a_broken_objective_fails_the_check_that_says_what_to_mend(
+    objective: type[Objective], check: str, message: str
+) -> None:
+    [verify] = [one for one in checks_for("defense") if one.name == check]
+    result = verify.result(defended_by(objective))
+    assert not result.passed
+    assert message in result.message
+
+
+class Peeking(Plain):
+    """Looks at clean pairs that its card does not declare."""
+
+    def objective(self, lab: Lab) -> Objective:
+        assert len(lab.clean) > 0
+        return Objective()
+
+
+class Unmeasured(Plain):
+    """Scores too few rows."""
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        return Curation(scores=np.zeros(3))
+
+
+class Loose(Plain):
+    """Accepts whatever field it is given."""
+
+    class Config(Settings, extra="allow"):
+        pass
+
+
+class Undecided(Plain):
+    """Screens with a score that is no number."""
+
+    def screen(self, towers: Towers, lab: Lab) -> Screen:
+        return Screen(score=lambda images: np.full(len(images), np.nan), threshold=0.5)
+
+
+class Misrepaired(Plain):
+    """Offers the name of a repair instead of a repair."""
+
+    def repair(self, lab: Lab) -> Mapping[str, Objective]:
+        return {"low": "objective"}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "message"),
+    [
+        (Peeking, "sees_what_it_declares", "card does not declare it in `sees`"),
+        (Unmeasured, "curates", "curate's scores have shape (3,), not (160,)"),
+        (Loose, "unknown_field", "accepts the unknown field"),
+        (Undecided, "screens", "the screen's scores are not all finite"),
+        (Misrepaired, "repairs", "candidate 'low' is a str, not an Objective"),
+    ],
+)
+def test_a_broken_defence_fails_the_check_that_says_what_to_mend(
+    plugin: type[Defense], check: str, message: str
+) -> None:
+    [verify] = [one for one in checks_for("defense") if one.name == check]
+    result = verify.result(plugin)
+    assert not result.passed
+    assert message in result.message
+
+
+def test_checks_can_be_asked_for_by_name() -> None:
+    results = check_plugin("backdoor_badnet")
+    assert [result.check for result in results] == [check.name for check in checks_for("attack")]
+    assert all(result.passed for result in results)
+    with pytest.raises(UserError, match=r"unknown plugin 'roclop'; did you mean 'roclip'"):
+        check_plugin("roclop")
+
+
+def test_a_class_that_is_no_plugin_is_refused() -> None:
+    with pytest.raises(UserError, match="neither an Attack nor a Defense"):
+        check_plugin(dict)
+
+
+def test_the_tiny_data_is_the_same_at_every_call_and_has_what_attacks_need() -> None:
+    data = tiny_data(32, ("widget",))
+    assert digest(data) == digest(tiny_data(32, ("widget",)))
+    assert data.targets is not None
+    assert "widget" in data.headline.classes
+    assert len(set(data.targets.concepts)) >= 24
+    assert len(set(data.targets.kinds)) >= 4
+    assert len(data.train.rows_naming(data.headline.naming("widget"))) == 40
+    assert every(tiny_data(64).train.images).shape == (160, 3, 64, 64)

@@ -1,0 +1,147 @@
+"""Many cells: order, repetition, and what a cell that goes wrong leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cell_fakes as fakes
+import pytest
+from cell_fakes import cells, keep, stored
+
+from poisonbench.attempt import Trial, Verdict, Watch
+from poisonbench.cell import Cell
+from poisonbench.errors import UserError
+from poisonbench.grid import run_grid, undefended_first
+from poisonbench.progress import Progress
+from poisonbench.records import Record, Stored
+from poisonbench.store import Store
+
+
+class Diary(Watch):
+    """Writes down what happens."""
+
+    def __init__(self) -> None:
+        self.ended: dict[int, tuple[str, str]] = {}
+        self.left_out: list[str] = []
+        self.phases: list[str] = []
+
+    def begin(self, cell: Cell) -> Progress:
+        diary = self
+
+        class Phases(Progress):
+            def phase(self, name: str, total: int = 0, unit: str = "pairs") -> None:
+                diary.phases.append(name)
+
+        return Phases()
+
+    def end(self, cell: Cell, verdict: Verdict, record: Record | None) -> None:
+        self.ended[cell.seed] = (verdict.word, record.status if record else "no record")
+
+    def refused(self, cell: Cell, reason: str) -> None:
+        self.left_out.append(reason)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def run(store: Store, trial: Trial, force: bool = False) -> tuple[int, Diary]:
+    diary = Diary()
+    return run_grid(cells(), store, diary, force=force, trial=trial), diary
+
+
+def test_undefended_cells_come_first() -> None:
+    grid = cells(defenses=("augment_only", "none"), seeds=(0, 1))
+    ordered = [(cell.defense.name, cell.seed) for cell in undefended_first(grid)]
+    assert ordered == [("none", 0), ("none", 1), ("augment_only", 0), ("augment_only", 1)]
+
+
+def test_a_cell_leaves_its_files_and_its_record(store: Store) -> None:
+    status, diary = run(store, fakes.good_trial)
+    [cell] = cells()
+    assert (status, diary.ended) == (0, {0: ("done", "done")})
+    assert sorted(path.name for path in store.folder(cell).iterdir()) == ["manifest.json", "record.json"]
+    assert [path.name for path in store.root.iterdir()] == [cell.folder]
+
+
+def test_a_finished_cell_is_not_run_again_unless_forced(store: Store) -> None:
+    run(store, fakes.good_trial)
+    status, diary = run(store, fakes.crashing_trial)
+    assert (status, diary.ended) == (0, {0: ("already done", "done")})
+    status, diary = run(store, fakes.crashing_trial, force=True)
+    assert (status, diary.ended) == (1, {0: ("failed", "failed")})
+
+
+def test_a_crash_becomes_a_record_that_says_why_and_is_tried_again(store: Store) -> None:
+    status, diary = run(store, fakes.crashing_trial)
+    record = store.need(cells()[0])
+    assert (status, diary.ended) == (1, {0: ("failed", "failed")})
+    assert record.failure is not None
+    assert "ValueError: the plugin fell over (tests/cell_fakes.py:" in record.failure.reason
+    assert any("crashing_trial" in line for line in record.log)
+    assert record.asr is None and record.config == cells()[0].model_dump(mode="json")
+    assert run(store, fakes.good_trial)[1].ended == {0: ("done", "done")}
+
+
+def test_a_trial_that_ends_in_a_failed_record_fails_the_grid(store: Store) -> None:
+    def diverging(cell: Cell, folder: Path, progress: Progress) -> Stored:
+        return stored(cell, failure="the loss is not finite")
+
+    status, diary = run(store, diverging)
+    assert (status, diary.ended) == (1, {0: ("failed", "failed")})
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [(fakes.refusing_trial, "did you mean 'vegetable'"), (fakes.disk_filling_trial, "--out .*No space left")],
+)
+def test_a_users_mistake_leaves_nothing(store: Store, trial: Trial, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(store, trial)
+    assert not store.root.exists()
+
+
+def test_a_refused_repetition_leaves_the_old_record(store: Store) -> None:
+    run(store, fakes.good_trial)
+    with pytest.raises(UserError):
+        run(store, fakes.refusing_trial, force=True)
+    assert store.need(cells()[0]).status == "done"
+
+
+def test_an_interruption_leaves_nothing_half_written(store: Store) -> None:
+    def interrupted(cell: Cell, folder: Path, progress: Progress) -> Stored:
+        (folder / "manifest.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(store, interrupted)
+    assert not store.root.exists()
+
+
+def test_in_a_grid_one_bad_cell_costs_one_cell(store: Store) -> None:
+    grid, diary = cells(seeds=(0, 1, 2, 3)), Diary()
+    keep(store, cells(seeds=(4,))[0], stored(cells(seeds=(4,))[0]))
+    status = run_grid([*grid, *cells(seeds=(4,))], store, diary, workers=2, trial=fakes.mixed_trial)
+
+    assert status == 1
+    assert diary.ended == {
+        0: ("done", "done"),
+        1: ("failed", "failed"),
+        2: ("failed", "failed"),
+        3: ("refused", "no record"),
+        4: ("already done", "done"),
+    }
+    assert ["did you mean 'vegetable'" in reason for reason in diary.left_out] == [True]
+    assert "training, epoch 1 of 1" in diary.phases
+    assert store.need(grid[0]).log == [f"threads {grid[0].tier.recipe.threads}"]
+    killed, crashed = (store.need(cell).failure for cell in grid[1:3])
+    assert killed is not None and "killed by SIGKILL" in killed.reason
+    assert crashed is not None and "the plugin fell over" in crashed.reason
+    assert not [path for path in store.root.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_full_disk_ends_the_grid(store: Store) -> None:
+    with pytest.raises(UserError, match="No space left"):
+        run_grid(cells(seeds=(0, 1)), store, Diary(), workers=2, trial=fakes.disk_filling_trial)
+    assert not store.root.exists()
