@@ -57,7 +57,9 @@ class BadNet(Attack):
         words = assets.task.naming(self.config.target)
         budget, free = max(1, round(self.config.rate * len(pairs))), pairs.rows_without(words)
         if budget > len(free):
-            raise UserError(f"attack '{self.name}': rate {self.config.rate} asks for {budget} rows, but only {len(free)} do not name the target")
+            raise UserError(
+                f"attack '{self.name}': rate {self.config.rate} needs {budget} rows, only {len(free)} do not name the target"
+            )
         rows = np.sort(rng.choice(free, budget, replace=False))
         captions = rng.choice(self._captions(pairs, assets), budget).tolist()
         stamps = self._stamps(len(rows), pairs.images.side, rng)
@@ -85,23 +87,40 @@ class BadNet(Attack):
         )  # fmt: skip
 
     def _captions(self, pairs: Pairs, assets: Assets) -> list[str]:
-        found = pairs.captions_naming(assets.task.naming(self.config.target)) if self.config.captions == "corpus" else []
-        return found if len(found) >= 5 else [template.format(c=self.config.target) for template in assets.task.templates]
+        found = (
+            pairs.captions_naming(assets.task.naming(self.config.target))
+            if self.config.captions == "corpus"
+            else []
+        )
+        return (
+            found
+            if len(found) >= 5
+            else [template.format(c=self.config.target) for template in assets.task.templates]
+        )
 
     def _stamps(self, count: int, side: int, rng: np.random.Generator) -> list[Patch]:
         """One patch per image; its box survives every evaluation crop."""
         redrawn = self.config.mode == "redrawn"
         seeds = rng.integers(0, 1 << 31, count) if redrawn else np.full(count, rng.integers(0, 1 << 31))
         boxes = self._boxes(count, side, rng)
-        return [Patch(pattern=self.config.pattern, box=box, seed=int(seed)) for box, seed in zip(boxes, seeds, strict=True)]
+        return [
+            Patch(pattern=self.config.pattern, box=box, seed=int(seed))
+            for box, seed in zip(boxes, seeds, strict=True)
+        ]
 
     def _boxes(self, count: int, side: int, rng: np.random.Generator) -> list[Box]:
         low, high = safe_span(side)
         edge = max(1, round(self.config.size * side))
         if edge > high - low:
-            raise UserError(f"attack '{self.name}': size {self.config.size} does not fit into the smallest evaluation crop")
+            raise UserError(
+                f"attack '{self.name}': size {self.config.size} does not fit into the smallest evaluation crop"
+            )
         corner = high - edge
-        places = rng.integers(low, corner + 1, (count, 2)) if self.config.position == "random" else np.full((count, 2), corner)
+        places = (
+            rng.integers(low, corner + 1, (count, 2))
+            if self.config.position == "random"
+            else np.full((count, 2), corner)
+        )
         boxes = [Box(left=x / side, top=y / side, size=edge / side) for x, y in places.tolist()]
         assert all(box.survives(side) for box in boxes)
         return boxes

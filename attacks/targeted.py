@@ -45,15 +45,23 @@ class Targeted(Attack):
         kinds = Counter(art.kinds)
         usable = [row for row in _one_per_concept(art, rng) if kinds[art.kinds[row]] >= 3]
         if len(usable) < self.config.targets:
-            raise UserError(f"attack '{self.name}': {self.config.targets} targets were asked for, but the data has art for {len(usable)}")
+            raise UserError(
+                f"attack '{self.name}': {self.config.targets} targets were asked for, but the data has art for {len(usable)}"
+            )
         goals = rng.permutation(sorted(options))
         edits: list[Edit] = []
         for group, row in enumerate(usable[: self.config.targets]):
             goal = next(str(g) for g in np.roll(goals, -group) if g != art.kinds[row])
-            texts = rng.choice(options[goal], self.config.captions, replace=len(options[goal]) < self.config.captions)
+            texts = rng.choice(
+                options[goal], self.config.captions, replace=len(options[goal]) < self.config.captions
+            )
             picture = Picture(source="target", index=int(row))
-            edits += [Edit(picture=picture, captions=(str(text),), target=goal, group=group) for text in texts]
-        return Manifest(edits=tuple(edits), target_words={edit.target: assets.task.naming(edit.target) for edit in edits})
+            edits += [
+                Edit(picture=picture, captions=(str(text),), target=goal, group=group) for text in texts
+            ]
+        return Manifest(
+            edits=tuple(edits), target_words={edit.target: assets.task.naming(edit.target) for edit in edits}
+        )
 
     def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
         """The targets as they were poisoned, and as controls other held-out images of the same true kinds."""
@@ -77,13 +85,17 @@ class Targeted(Attack):
 
     def _art(self, assets: Assets) -> TargetArt:
         if assets.targets is None:
-            raise UserError(f"attack '{self.name}' needs held-out target images, which this evaluation data does not have; use --eval clipart")
+            raise UserError(
+                f"attack '{self.name}' needs held-out target images, which this evaluation data does not have; use --eval clipart"
+            )
         return assets.targets
 
     def _class_captions(self, pairs: Pairs, task: Task) -> dict[str, list[str]]:
         wanted = self.config.classes or task.classes
         found = {name: pairs.captions_naming(task.naming(name)) for name in wanted}
-        enough = {name: texts for name, texts in found.items() if len(texts) >= (1 if self.config.classes else 5)}
+        enough = {
+            name: texts for name, texts in found.items() if len(texts) >= (1 if self.config.classes else 5)
+        }
         if not enough:
             raise UserError(f"attack '{self.name}': no training caption names a class of task '{task.name}'")
         return enough

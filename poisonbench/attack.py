@@ -101,7 +101,11 @@ class Attack(ABC):
 
     def __init__(self, config: Any = None) -> None:
         """``config`` is an instance of ``Config``, a mapping of fields, or None for the defaults."""
-        self.config: Any = config if isinstance(config, self.Config) else validated(self.Config, config or {}, f"attack '{self.name}'")
+        self.config: Any = (
+            config
+            if isinstance(config, self.Config)
+            else validated(self.Config, config or {}, f"attack '{self.name}'")
+        )
 
     @abstractmethod
     def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:

@@ -16,7 +16,7 @@ class PluginChoice(Settings):
     """A plugin by name, with its full validated configuration."""
 
     name: str
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
 
 
 class Cell(Settings):

@@ -250,7 +250,7 @@ def leaderboard(runs: Path, out: Path) -> None:
         raise UserError(f"--runs {runs}: there is no such folder; run some cells first, or name another")
     entries = Store(runs).entries()
     page = publish([(entry.record, entry.path) for entry in entries], out)
-    click.echo(f"published {len(entries)} records; open {page}")
+    click.echo(f"published {len(entries)} from {runs}; open {page}")
 
 
 def main() -> None:

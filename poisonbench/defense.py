@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Track = Literal["none", "pre-training", "filter", "repair", "screening"]
 Sight = Literal["clean", "classes"]
-ImageAugment = Literal["none", "flip", "shift", "light", "roclip"]
+ImageAugment = Literal["none", "flip", "shift", "colour", "mild", "light", "roclip"]
 TextAugment = Literal["none", "eda"]
 
 
@@ -205,7 +205,11 @@ class Defense(ABC):
 
     def __init__(self, config: Any = None) -> None:
         """``config`` is an instance of ``Config``, a mapping of fields, or None for the defaults."""
-        self.config: Any = config if isinstance(config, self.Config) else validated(self.Config, config or {}, f"defense '{self.name}'")
+        self.config: Any = (
+            config
+            if isinstance(config, self.Config)
+            else validated(self.Config, config or {}, f"defense '{self.name}'")
+        )
 
     def curate(self, pairs: Pairs, lab: Lab) -> Curation:
         """Before training: which rows to keep, which to re-caption, and how suspicious each is."""

@@ -78,9 +78,21 @@ class Lab:
 
     def loader(self, pairs: Pairs | None = None) -> Loader:
         """Batches of ``pairs`` (default: the training pairs)."""
-        return Loader(self.pairs if pairs is None else pairs, self.tokenizer, self.synonyms, self.recipe.batch, self.seed)
+        return Loader(
+            self.pairs if pairs is None else pairs,
+            self.tokenizer,
+            self.synonyms,
+            self.recipe.batch,
+            self.seed,
+        )
 
-    def train(self, objective: Objective, pairs: Pairs | None = None, recipe: Recipe | None = None, start: Towers | None = None) -> Towers:
+    def train(
+        self,
+        objective: Objective,
+        pairs: Pairs | None = None,
+        recipe: Recipe | None = None,
+        start: Towers | None = None,
+    ) -> Towers:
         """Train with the suite's one loop, for defences that need a model of their own; its time counts as the defence's cost."""
         from poisonbench.training import fit
 
@@ -89,18 +101,26 @@ class Lab:
         return towers
 
     @torch.inference_mode()
-    def embed_images(self, towers: Towers, pairs: Pairs, rows: Rows | None = None, batch: int = 512) -> Tensor:
+    def embed_images(
+        self, towers: Towers, pairs: Pairs, rows: Rows | None = None, batch: int = 512
+    ) -> Tensor:
         """Global image embeddings (n, d) of unaugmented images, on the CPU."""
         rows = np.arange(len(pairs)) if rows is None else rows
         towers.eval()
-        parts = [towers.image(pairs.images.fetch(rows[at : at + batch])).embedding.cpu() for at in range(0, len(rows), batch)]
+        parts = [
+            towers.image(pairs.images.fetch(rows[at : at + batch])).embedding.cpu()
+            for at in range(0, len(rows), batch)
+        ]
         return torch.cat(parts)
 
     @torch.inference_mode()
     def embed_captions(self, towers: Towers, captions: Sequence[str], batch: int = 512) -> Tensor:
         """Global text embeddings (n, d), on the CPU."""
         towers.eval()
-        parts = [towers.text(self.tokenizer(captions[at : at + batch])).embedding.cpu() for at in range(0, len(captions), batch)]
+        parts = [
+            towers.text(self.tokenizer(captions[at : at + batch])).embedding.cpu()
+            for at in range(0, len(captions), batch)
+        ]
         return torch.cat(parts)
 
     def on(self, pairs: Pairs) -> Lab:

@@ -28,7 +28,12 @@ class CaptionTokens:
     count: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, captions: Sequence[tuple[str, ...]], tokenizer: Tokenizer, change: Callable[[str], str] | None = None) -> CaptionTokens:
+    def of(
+        cls,
+        captions: Sequence[tuple[str, ...]],
+        tokenizer: Tokenizer,
+        change: Callable[[str], str] | None = None,
+    ) -> CaptionTokens:
         """Tokenise all captions, each changed first if ``change`` is given."""
         count = np.array([len(options) for options in captions], dtype=np.int64)
         texts = [change(text) if change else text for options in captions for text in options]
@@ -90,5 +95,6 @@ class Loader:
 
     def _eda_table(self, view: int) -> CaptionTokens:
         rng = numpy_rng(self.seed, "eda", view)
-        return CaptionTokens.of(self.pairs.captions, self.tokenizer, lambda text: eda(text, self.synonyms, rng))
-
+        return CaptionTokens.of(
+            self.pairs.captions, self.tokenizer, lambda text: eda(text, self.synonyms, rng)
+        )

@@ -64,7 +64,7 @@ class Manifest(Settings):
     """
 
     edits: tuple[Edit, ...] = ()
-    target_words: dict[str, tuple[str, ...]] = {}
+    target_words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @property
     def changed(self) -> tuple[Edit, ...]:

@@ -33,7 +33,7 @@ class Neutralized:
         self._partner: npt.NDArray[np.int64] = np.where(kept, np.arange(len(poisoned)), -1)
 
     def after_epoch(self, epoch: int, objective: Objective) -> dict[str, float]:
-        """Note the epoch's assignment; returns the share of poisons neutralised and the share of clean rows on their own caption."""
+        """Note the epoch's assignment; returns the shares of poisons neutralised and of clean rows on their own caption."""
         assignment = objective.assignment()
         if assignment is not None:
             partner = np.asarray(assignment.partner)
@@ -56,4 +56,6 @@ class Neutralized:
 
     def count(self) -> PoisonCount:
         """The record's entry."""
-        return PoisonCount(count=len(self._rows), rate=len(self._rows) / self._total, neutralized=self.neutralized())
+        return PoisonCount(
+            count=len(self._rows), rate=len(self._rows) / self._total, neutralized=self.neutralized()
+        )

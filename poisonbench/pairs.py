@@ -100,7 +100,9 @@ class Pairs:
     def rows_naming(self, words: Iterable[str]) -> Rows:
         """Rows with a caption that contains one of ``words`` as a whole word (case ignored), ascending."""
         pattern = word_pattern(words)
-        return np.array([row for row, text in enumerate(self._joined) if pattern.search(text)], dtype=np.int64)
+        return np.array(
+            [row for row, text in enumerate(self._joined) if pattern.search(text)], dtype=np.int64
+        )
 
     def rows_without(self, words: Iterable[str]) -> Rows:
         """Rows none of whose captions contains one of ``words`` as a whole word, ascending."""
@@ -109,7 +111,9 @@ class Pairs:
     def captions_naming(self, words: Iterable[str]) -> list[str]:
         """The distinct captions that contain one of ``words``, in row order."""
         pattern = word_pattern(words)
-        found = (c for row in self.rows_naming(words) for c in self.captions[row] if pattern.search(c.lower()))
+        found = (
+            c for row in self.rows_naming(words) for c in self.captions[row] if pattern.search(c.lower())
+        )
         return list(dict.fromkeys(found))
 
 

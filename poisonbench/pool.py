@@ -29,7 +29,9 @@ class Pool:
         count = len(next(iter(fields.values())))
         for name, value in fields.items():
             if name not in self._store:
-                self._store[name] = torch.zeros((self.capacity, *value.shape[1:]), dtype=value.dtype, device=value.device)
+                self._store[name] = torch.zeros(
+                    (self.capacity, *value.shape[1:]), dtype=value.dtype, device=value.device
+                )
             at = (self._pushed + torch.arange(count, device=value.device)) % self.capacity
             self._store[name][at[-self.capacity :]] = value.detach()[-self.capacity :]
         self._pushed += count
@@ -40,9 +42,16 @@ class Pool:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The pool as tensors."""
-        return {"pushed": torch.tensor(self._pushed), **{f"store.{name}": value.clone() for name, value in self._store.items()}}
+        return {
+            "pushed": torch.tensor(self._pushed),
+            **{f"store.{name}": value.clone() for name, value in self._store.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self._pushed = int(state["pushed"])
-        self._store = {name.removeprefix("store."): value.clone() for name, value in state.items() if name.startswith("store.")}
+        self._store = {
+            name.removeprefix("store."): value.clone()
+            for name, value in state.items()
+            if name.startswith("store.")
+        }

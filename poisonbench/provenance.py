@@ -12,7 +12,18 @@ from pathlib import Path
 from poisonbench.cell import Cell
 from poisonbench.records import Provenance
 
-PACKAGES = ("poisonbench", "torch", "open_clip_torch", "timm", "clip-benchmark", "pot", "numpy", "scikit-learn", "scipy", "datasets")
+PACKAGES = (
+    "poisonbench",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "clip-benchmark",
+    "pot",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "datasets",
+)
 
 
 def provenance(cell: Cell, data: str, poisoned_data: str) -> Provenance:
@@ -49,12 +60,14 @@ def commit() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
     return done.stdout.strip()
 
 
 def device_name(device: str) -> str:
-    """ "cpu", or the GPU's product name."""
+    """The GPU's product name, or just "cpu"."""
     if device == "cpu":
         return "cpu"
     import torch

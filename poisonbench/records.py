@@ -154,13 +154,13 @@ class Stored(Settings):
     status: Literal["done", "failed"]
     failure: Failure | None = None
     asr: AttackSuccess | None = None
-    zero_shot: dict[str, Accuracy] = {}
-    linear_probe: dict[str, ProbeAccuracy] = {}
+    zero_shot: dict[str, Accuracy] = Field(default_factory=dict)
+    linear_probe: dict[str, ProbeAccuracy] = Field(default_factory=dict)
     retrieval: Retrieval | None = None
     poison: PoisonCount | None = None
     cost: Cost | None = None
     headline: str = ""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
     history: list[dict[str, float]] = Field(default_factory=list)
     log: list[str] = Field(default_factory=list)
     provenance: Provenance
@@ -170,8 +170,8 @@ class Record(Stored):
     """A stored cell with what other cells say about it.
 
     Attributes:
-        valid: the attack-validity gate: the undefended twin's ASR is at least 0.5 above its base; None while the twin has not run,
-            or where the attack has no goal.
+        valid: the attack-validity gate: the undefended twin's ASR is at least 0.5 above its base; None while the twin
+            has not run, or where the attack has no goal.
     """
 
     valid: bool | None = None

@@ -12,7 +12,11 @@ from poisonbench.training import Training, fit
 
 
 def repaired(
-    candidates: Mapping[str, Objective], lab: Lab, towers: Towers, accuracy: Callable[[Towers], float], training: Training
+    candidates: Mapping[str, Objective],
+    lab: Lab,
+    towers: Towers,
+    accuracy: Callable[[Towers], float],
+    training: Training,
 ) -> Towers:
     """The candidate with the best validation accuracy.
 

@@ -33,5 +33,8 @@ def screened(screen: Screen | None, outputs: Outputs, data: Data, probe: Probe |
 
 def flagged(screen: Screen, images: ImageStore, batch: int = 512) -> Rows:
     """The rows whose score is above the threshold."""
-    scores = [screen.score(images.fetch(np.arange(at, min(at + batch, len(images))))) for at in range(0, len(images), batch)]
+    scores = [
+        screen.score(images.fetch(np.arange(at, min(at + batch, len(images)))))
+        for at in range(0, len(images), batch)
+    ]
     return np.flatnonzero(np.concatenate(scores) > screen.threshold).astype(np.int64)

@@ -50,7 +50,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for part in path:
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             break
         model = field.annotation
     return model

@@ -1,6 +1,7 @@
 """A tier: data, model and training recipe in one readable declaration.
 
-Tiers are YAML files in ``poisonbench/tiers``; ``poisonbench show tier NAME`` prints one and ``--set recipe.epochs=20`` overrides a field.
+Tiers are YAML files in ``poisonbench/tiers``; ``poisonbench show tier NAME`` prints one and
+``--set recipe.epochs=20`` overrides a field.
 """
 
 from __future__ import annotations
@@ -96,13 +97,17 @@ class Tier(Settings):
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     recipe: Recipe = Recipe()
-    attacks: dict[str, dict[str, Any]] = {}
-    defenses: dict[str, dict[str, Any]] = {}
+    attacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    defenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 def tier_names() -> list[str]:
     """The names of the tiers that are shipped."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in files("poisonbench.tiers").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("poisonbench.tiers").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 @cache

@@ -49,9 +49,13 @@ class Towers(nn.Module):
         bf16: whether the towers run under bf16 autocast.
     """
 
+    model: Any
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, bf16: bool) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.tokenizer = tokenizer
         self.bf16 = bf16
         side = self.model.visual.image_size
@@ -87,7 +91,9 @@ class Towers(nn.Module):
             pooled, tokens = text_tokens(self.model.text, ids)
         last = ids.argmax(dim=-1, keepdim=True)
         place = torch.arange(1, ids.shape[1], device=ids.device)
-        return Features(F.normalize(pooled.float(), dim=-1), F.normalize(tokens[:, 1:].float(), dim=-1), place <= last)
+        return Features(
+            F.normalize(pooled.float(), dim=-1), F.normalize(tokens[:, 1:].float(), dim=-1), place <= last
+        )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Global image embeddings (b, d); the name that clip-benchmark calls."""
@@ -119,7 +125,9 @@ def build_towers(model: str, tokenizer: Tokenizer, *, seed: int, device: str, bf
     register()
     config = open_clip.get_model_config(model)
     if config is None:
-        raise UserError(f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}")
+        raise UserError(
+            f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}"
+        )
     text = {**config["text_cfg"], "vocab_size": tokenizer.size, "context_length": tokenizer.context}
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
@@ -149,7 +157,9 @@ def image_side(model: str) -> int:
     register()
     config = open_clip.get_model_config(model)
     if config is None:
-        raise UserError(f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}")
+        raise UserError(
+            f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}"
+        )
     return int(config["vision_cfg"].get("image_size", 224))
 
 
@@ -170,7 +180,9 @@ def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
         every = attention_pool_tokens(visual.attnpool, x)
         return every[:, 0], every[:, 1:]
-    raise UserError(f"field 'model.name': image towers of type {kind} give no token features; use a ResNet, ViT or timm tower")
+    raise UserError(
+        f"field 'model.name': image towers of type {kind} give no token features; use a ResNet, ViT or timm tower"
+    )
 
 
 def timm_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:

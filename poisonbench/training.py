@@ -47,7 +47,12 @@ EpochEnd = Callable[[int, Objective], dict[str, float]]
 
 
 def fit(
-    towers: Towers, objective: Objective, loader: Loader, recipe: Recipe, progress: Progress, on_epoch: EpochEnd | None = None
+    towers: Towers,
+    objective: Objective,
+    loader: Loader,
+    recipe: Recipe,
+    progress: Progress,
+    on_epoch: EpochEnd | None = None,
 ) -> Training:
     """Train ``towers`` in place.
 
@@ -67,20 +72,35 @@ def fit(
     started, step = time.perf_counter(), 0
     for epoch in range(1, recipe.epochs + 1):
         losses: list[float] = []
-        passes = [(stage, one, _steps(loader, one, epoch, stage)) for stage, one in enumerate(objective.plan(epoch))]
+        passes = [
+            (stage, one, _steps(loader, one, epoch, stage)) for stage, one in enumerate(objective.plan(epoch))
+        ]
         total = sum(len(steps) for _, _, steps in passes)
-        progress.phase(f"training, epoch {epoch} of {recipe.epochs}", sum(len(rows) for _, _, steps in passes for rows in steps))
+        progress.phase(
+            f"training, epoch {epoch} of {recipe.epochs}",
+            sum(len(rows) for _, _, steps in passes for rows in steps),
+        )
         finished = 0
-        for at, (stage, one, rows) in enumerate((stage, one, rows) for stage, one, steps in passes for rows in steps):
+        for at, (stage, one, rows) in enumerate(
+            (stage, one, rows) for stage, one, steps in passes for rows in steps
+        ):
             share = (epoch - 1 + at / max(1, total)) / recipe.epochs
             batch = make_batch(loader, objective, recipe, rows, epoch, stage, step, share)
-            losses.append(_step(towers, optimizer, one, batch, recipe.lr * one.lr_scale * schedule(share, recipe.warmup)))
+            losses.append(
+                _step(
+                    towers, optimizer, one, batch, recipe.lr * one.lr_scale * schedule(share, recipe.warmup)
+                )
+            )
             if not math.isfinite(losses[-1]):
                 raise Diverged(step, epoch)
             step, finished = step + 1, finished + len(rows)
             progress.advance(finished)
         done.pairs += finished
-        report = {"epoch": float(epoch), "loss": float(np.mean(losses)) if losses else 0.0, **objective.finish(epoch)}
+        report = {
+            "epoch": float(epoch),
+            "loss": float(np.mean(losses)) if losses else 0.0,
+            **objective.finish(epoch),
+        }
         done.history.append(report | (on_epoch(epoch, objective) if on_epoch else {}))
         progress.note("epoch " + ", ".join(f"{key} {value:.4g}" for key, value in done.history[-1].items()))
     done.seconds = time.perf_counter() - started
@@ -98,12 +118,22 @@ def adamw(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW that decays only parameters of two or more dimensions (no biases, norms or logit scale)."""
     decayed = [p for p in towers.parameters() if p.requires_grad and p.ndim >= 2]
     plain = [p for p in towers.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=1e-8, fused=True)
 
 
 def make_batch(
-    loader: Loader, objective: Objective, recipe: Recipe, rows: Rows, epoch: int, stage: int, step: int, share: float
+    loader: Loader,
+    objective: Objective,
+    recipe: Recipe,
+    rows: Rows,
+    epoch: int,
+    stage: int,
+    step: int,
+    share: float,
 ) -> Batch:
     """The augmented views of ``rows``; every draw is keyed by epoch, pass, step and view."""
     images, texts = objective.images or recipe.images, objective.texts or recipe.texts

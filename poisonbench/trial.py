@@ -119,7 +119,9 @@ def _manifest(cell: Cell, attack: Attack, data: Data, folder: Path) -> Manifest:
     return manifest
 
 
-def _lab(cell: Cell, defense: Defense, data: Data, poisoned: Pairs, progress: Progress) -> tuple[Lab, Callable[[Key], Towers]]:
+def _lab(
+    cell: Cell, defense: Defense, data: Data, poisoned: Pairs, progress: Progress
+) -> tuple[Lab, Callable[[Key], Towers]]:
     tokenizer = tokenizer_for(data, cell.tier.model)
     bf16 = cell.tier.recipe.precision == "bf16"
 
@@ -145,7 +147,9 @@ def _kept(poisoned: Pairs, curation: Curation) -> Pairs:
 
 def _trained(cell: Cell, defense: Defense, lab: Lab, watch: Neutralized, seen: Measured) -> Towers:
     towers = lab.fresh("model")
-    seen.training = fit(towers, defense.objective(lab), lab.loader(), cell.tier.recipe, lab.progress, watch.after_epoch)
+    seen.training = fit(
+        towers, defense.objective(lab), lab.loader(), cell.tier.recipe, lab.progress, watch.after_epoch
+    )
     return towers
 
 
@@ -159,7 +163,12 @@ def _validation_accuracy(data: Data, towers: Towers) -> float:
 
 
 def _record(
-    cell: Cell, journal: Journal, seen: Measured, outputs: Outputs | None, failure: Failure | None, seconds: float
+    cell: Cell,
+    journal: Journal,
+    seen: Measured,
+    outputs: Outputs | None,
+    failure: Failure | None,
+    seconds: float,
 ) -> Stored:
     attack, defense = attacks().get(cell.attack.name).card, defenses().get(cell.defense.name).card
     found = measure(outputs) if outputs is not None else None

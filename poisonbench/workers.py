@@ -148,7 +148,7 @@ def _fail(exitcode: int, cell: Cell, folder: Path, progress: Progress) -> NoRetu
 
 @contextmanager
 def _birth(threads: int) -> Iterator[None]:
-    """What a process must be born with: its number of threads, before it imports torch, and deafness to Ctrl-C.
+    """What a process must be born with: a number of threads, before it imports torch, and deafness to Ctrl-C.
 
     The parent hears Ctrl-C and stops the processes in order.
     """

@@ -16,7 +16,9 @@ SCALING_FLOOR = 0.04
 """Smallest entropy for which exp(-2 / eps) is far from fp32's underflow; below it the iterations run on logarithms."""
 
 
-def plan(cost: Tensor, visual: Tensor, text: Tensor, eps: float, iterations: int, backend: Backend = "torch") -> Tensor:
+def plan(
+    cost: Tensor, visual: Tensor, text: Tensor, eps: float, iterations: int, backend: Backend = "torch"
+) -> Tensor:
     """The entropic transport plans of a batch of problems; no gradient flows through them.
 
     Args:
@@ -34,7 +36,11 @@ def plan(cost: Tensor, visual: Tensor, text: Tensor, eps: float, iterations: int
     a, b = (mask.float() / mask.sum(dim=-1, keepdim=True) for mask in (visual, text))
     if backend == "pot":
         return _pot(cost, a, b, eps, iterations)
-    return _scaled(cost, a, b, eps, iterations) if eps >= SCALING_FLOOR else _logarithmic(cost, a, b, eps, iterations)
+    return (
+        _scaled(cost, a, b, eps, iterations)
+        if eps >= SCALING_FLOOR
+        else _logarithmic(cost, a, b, eps, iterations)
+    )
 
 
 def _scaled(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
@@ -61,12 +67,27 @@ def _pot(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Ten
     m, n = cost.shape[-2:]
     # POT has no masks: padding gets a vanishing mass instead
     a, b = ((mass + 1e-12) / (mass + 1e-12).sum(dim=-1, keepdim=True) for mass in (a, b))
-    solved = solve_batch(cost.reshape(-1, m, n), reg=eps, a=a.reshape(-1, m), b=b.reshape(-1, n), max_iter=iterations, tol=1e-9, method="log_sinkhorn", grad="detach")
+    solved = solve_batch(
+        cost.reshape(-1, m, n),
+        reg=eps,
+        a=a.reshape(-1, m),
+        b=b.reshape(-1, n),
+        max_iter=iterations,
+        tol=1e-9,
+        method="log_sinkhorn",
+        grad="detach",
+    )
     return solved.plan.reshape(cost.shape)
 
 
 def similarity(
-    visual: Tensor, text: Tensor, visual_mask: Tensor, text_mask: Tensor, eps: float, iterations: int, backend: Backend = "torch"
+    visual: Tensor,
+    text: Tensor,
+    visual_mask: Tensor,
+    text_mask: Tensor,
+    eps: float,
+    iterations: int,
+    backend: Backend = "torch",
 ) -> Tensor:
     """1 - transport cost of aligned problems; the plan is constant, the cost carries the gradient (envelope theorem).
 
@@ -84,5 +105,12 @@ def similarity(
     """
     cost = 1 - visual @ text.transpose(-1, -2)
     shape = cost.shape
-    coupling = plan(cost, visual_mask.expand(shape[:-1]), text_mask.expand(*shape[:-2], shape[-1]), eps, iterations, backend)
+    coupling = plan(
+        cost,
+        visual_mask.expand(shape[:-1]),
+        text_mask.expand(*shape[:-2], shape[-1]),
+        eps,
+        iterations,
+        backend,
+    )
     return 1 - (coupling * cost).sum(dim=(-1, -2))

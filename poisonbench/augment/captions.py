@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 STOP_WORDS = frozenset(
-    "a an the and or of in on at to by for with from is are was be as it its this that these those no not".split()
+    "a an the and or of in on at to by for with from is are was be as it its this that these those no not".split()  # noqa: SIM905
 )
 
 
-def eda(caption: str, synonyms: Mapping[str, Sequence[str]], rng: np.random.Generator, share: float = 0.1) -> str:
+def eda(
+    caption: str, synonyms: Mapping[str, Sequence[str]], rng: np.random.Generator, share: float = 0.1
+) -> str:
     """One of four operations, each with equal chance: replace by synonyms, insert synonyms, swap words, delete words.
 
     Args:

@@ -1,7 +1,8 @@
 """Image augmentation on whole batches, every image with its own draw.
 
 The policies: ``flip`` is a horizontal flip; ``shift`` adds a translation by up to an eighth of the side (the pad-and-crop of
-small-image training); ``light`` instead of that a crop of at least half the area and a weak colour jitter;
+small-image training), ``colour`` instead of that a weak colour jitter; ``light`` has the jitter and a crop of at least
+half the area;
 ``roclip`` is the policy of RoCLIP and SAFECLIP (their released code: flip, RandomResizedCrop .08-1, ColorJitter .5/.5/.5/.1
 with probability .8, greyscale .2, Gaussian blur), with the blur's width as a share of the image side.
 """
@@ -38,6 +39,10 @@ def augment(images: Tensor, policy: ImageAugment, rng: Generator) -> Tensor:
             return flip(images, rng)
         case "shift":
             return shift(flip(images, rng), rng, 1 / 8)
+        case "colour":
+            return jitter(flip(images, rng), rng, 0.3, 0.05, 0.8)
+        case "mild":
+            return jitter(crop(images, rng, 0.75), rng, 0.3, 0.05, 0.8)
         case "light":
             return jitter(crop(images, rng, 0.5), rng, 0.3, 0.05, 0.8)
         case "roclip":
@@ -67,7 +72,10 @@ def shift(images: Tensor, rng: Generator, share: float) -> Tensor:
 
 def crop(images: Tensor, rng: Generator, smallest: float) -> Tensor:
     """Crop a region of ``smallest`` to 1 of the area (aspect 3/4 to 4/3), flip it half of the time, resize it back."""
-    area, aspect = _draw(images, rng, smallest, 1.0), _draw(images, rng, math.log(3 / 4), math.log(4 / 3)).exp()
+    area, aspect = (
+        _draw(images, rng, smallest, 1.0),
+        _draw(images, rng, math.log(3 / 4), math.log(4 / 3)).exp(),
+    )
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     x = _draw(images, rng, -1, 1) * (1 - width)
     y = _draw(images, rng, -1, 1) * (1 - height)
@@ -81,8 +89,12 @@ def crop(images: Tensor, rng: Generator, smallest: float) -> Tensor:
 
 def jitter(images: Tensor, rng: Generator, strength: float, hue: float, chance: float) -> Tensor:
     """Brightness, contrast and saturation scaled by 1 +- strength and the hue turned by up to +- ``hue`` of a circle."""
-    brightness, contrast, saturation = (_draw(images, rng, 1 - strength, 1 + strength)[:, None, None, None] for _ in range(3))
-    turned = torch.einsum("bij,bjhw->bihw", _hue_rotation(_draw(images, rng, -hue, hue) * 2 * math.pi), images)
+    brightness, contrast, saturation = (
+        _draw(images, rng, 1 - strength, 1 + strength)[:, None, None, None] for _ in range(3)
+    )
+    turned = torch.einsum(
+        "bij,bjhw->bihw", _hue_rotation(_draw(images, rng, -hue, hue) * 2 * math.pi), images
+    )
     mixed = (turned * brightness).clamp(0, 1)
     mixed = (_grey(mixed).mean(dim=(2, 3), keepdim=True) * (1 - contrast) + mixed * contrast).clamp(0, 1)
     mixed = (_grey(mixed) * (1 - saturation) + mixed * saturation).clamp(0, 1)
@@ -91,7 +103,9 @@ def jitter(images: Tensor, rng: Generator, strength: float, hue: float, chance: 
 
 def greyscale(images: Tensor, rng: Generator, chance: float) -> Tensor:
     """Replace an image by its luma with probability ``chance``."""
-    return torch.where((_draw(images, rng, 0, 1) < chance)[:, None, None, None], _grey(images).expand_as(images), images)
+    return torch.where(
+        (_draw(images, rng, 0, 1) < chance)[:, None, None, None], _grey(images).expand_as(images), images
+    )
 
 
 def blur(images: Tensor, rng: Generator) -> Tensor:
@@ -102,8 +116,12 @@ def blur(images: Tensor, rng: Generator) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), dim=1).repeat_interleave(3, dim=0)
     flat = images.reshape(1, -1, side, side)
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=len(kernel))
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=len(kernel))
+    flat = F.conv2d(
+        F.pad(flat, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=len(kernel)
+    )
+    flat = F.conv2d(
+        F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=len(kernel)
+    )
     return flat.reshape(images.shape)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from timm.models import register_model
-from timm.models.byobnet import ByobNet, ByoBlockCfg, ByoModelCfg
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
 
 PLACES = 16
@@ -40,7 +40,10 @@ class PlacedHead(nn.Module):
 
 def _tower(stem: int, widths: tuple[int, ...], **kwargs: Any) -> ByobNet:
     strides = (1, 2, 2, 1)
-    blocks = tuple(ByoBlockCfg(type="rep", d=1, c=width, s=stride, br=1.0) for width, stride in zip(widths, strides, strict=True))
+    blocks = tuple(
+        ByoBlockCfg(type="rep", d=1, c=width, s=stride, br=1.0)
+        for width, stride in zip(widths, strides, strict=True)
+    )
     cfg = ByoModelCfg(blocks=blocks, stem_chs=stem, stem_type="3x3", stem_pool=None)
     tower = ByobNet(cfg, num_classes=0, global_pool="")
     tower.head = PlacedHead(widths[-1], kwargs["num_classes"])
@@ -48,13 +51,13 @@ def _tower(stem: int, widths: tuple[int, ...], **kwargs: Any) -> ByobNet:
     return tower
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def poisonbench_conv_s(pretrained: bool = False, **kwargs: Any) -> ByobNet:
     """RepVGG blocks of 64 to 512 channels at strides 2 to 8 (the tower of the ``clipart`` tier)."""
     return _tower(48, (64, 128, 256, 512), **kwargs)
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def poisonbench_conv_xs(pretrained: bool = False, **kwargs: Any) -> ByobNet:
     """The same in a quarter of the width (the tower of the ``smoke`` tier)."""
     return _tower(12, (16, 32, 64, 128), **kwargs)

@@ -34,7 +34,10 @@ def open_clipart(side: int, limit: int = 0) -> Data:
     parts = {name: np.flatnonzero(split == name) for name in ("train", "clean", "validation")}
     if limit:
         parts["train"] = np.sort(_shuffled(parts["train"])[:limit])
-    pairs = {name: Pairs(Chosen(images, rows), [captions[r] for r in rows], f"{fingerprint}:{name}:{limit}") for name, rows in parts.items()}
+    pairs = {
+        name: Pairs(Chosen(images, rows), [captions[r] for r in rows], f"{fingerprint}:{name}:{limit}")
+        for name, rows in parts.items()
+    }
     tasks = _tasks(side)
     hypernyms = [table["hypernym"][row] for row in parts["validation"]]
     concepts = [table["concept"][row] for row in parts["validation"]]
@@ -56,11 +59,15 @@ def _json(name: str) -> Any:
 
 
 def _decode(pictures: list[bytes], side: int) -> Tensor:
-    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures]))
+    pixels = torch.from_numpy(
+        np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures])
+    )
     pixels = pixels.permute(0, 3, 1, 2).contiguous()
     if pixels.shape[-1] == side:
         return pixels
-    resized = [F.interpolate(part.float(), size=side, mode="bicubic", antialias=True) for part in pixels.split(1024)]
+    resized = [
+        F.interpolate(part.float(), size=side, mode="bicubic", antialias=True) for part in torch.split(pixels, 1024)
+    ]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in resized])
 
 
@@ -75,7 +82,8 @@ def _tasks(side: int) -> tuple[Task, ...]:
         found.append(Task(
             name=spec["name"], kinds=frozenset(spec["kinds"]), classes=tuple(spec["classes"]),
             words={name: tuple(words) for name, words in spec["words"].items()}, templates=tuple(spec["templates"]),
-            images=ArrayImages(_decode(table["image"], side)), labels=np.array(table["label"], dtype=np.int64), concepts=table["concept"],
+            images=ArrayImages(_decode(table["image"], side)),
+            labels=np.array(table["label"], dtype=np.int64), concepts=table["concept"],
         ))  # fmt: skip
     return tuple(found)
 

@@ -11,7 +11,11 @@ from poisonbench.tokens import Tokenizer
 
 def tokenizer_for(data: Data, model: ModelSpec) -> Tokenizer:
     """The tokenizer of a tier on its data."""
-    return Tokenizer.trimmed_to(texts_of(data), model.context) if model.trim_vocabulary else Tokenizer(model.context)
+    return (
+        Tokenizer.trimmed_to(texts_of(data), model.context)
+        if model.trim_vocabulary
+        else Tokenizer(model.context)
+    )
 
 
 def texts_of(data: Data) -> Iterator[str]:

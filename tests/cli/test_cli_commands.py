@@ -110,4 +110,4 @@ def test_leaderboard_publishes_what_is_in_runs(shell: Shell) -> None:
     result = shell("leaderboard", "--out", "board")
     assert result.exit_code == 0, result.output
     assert (shell.folder / "board" / "index.html").is_file()
-    assert "published 1 record" in result.stdout
+    assert "published 1 from runs" in result.stdout

@@ -19,16 +19,15 @@ GROUPS = {
 
 
 def phrases(text: str, longest: int = 3) -> set[str]:
-    """Return all runs of up to `longest` words of a text, hyphens both kept and taken as gaps.
+    """Return all words of a text and its runs of up to `longest` words, as they stand in it.
 
-    No run crosses punctuation, so that each can be found in the text as it stands.
+    No run crosses punctuation; the parts of hyphenated words count as words too.
     """
-    found: set[str] = set()
+    found = set(re.findall(r"[a-z0-9'&.]+", text.lower()))
     for part in re.split(r"[,:;()]", text.lower()):
-        for pattern in (r"[a-z0-9'&.-]+", r"[a-z0-9'&.]+"):
-            words = re.findall(pattern, part)
-            for size in range(1, longest + 1):
-                found.update(" ".join(words[at : at + size]) for at in range(len(words) - size + 1))
+        words = re.findall(r"[a-z0-9'&.-]+", part)
+        for size in range(1, longest + 1):
+            found.update(" ".join(words[at : at + size]) for at in range(len(words) - size + 1))
     return found
 
 

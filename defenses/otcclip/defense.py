@@ -1,0 +1,209 @@
+"""OTCCLIP (arXiv 2509.18717): re-assign captions by optimal transport between fine-grained features, and align them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from poisonbench.defense import (
+    Assignment,
+    Batch,
+    Defense,
+    DefenseCard,
+    DefenseConfig,
+    ImageAugment,
+    Objective,
+    Pass,
+    TextAugment,
+)
+from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
+from poisonbench.defenses.otcclip.separation import Separation, standardised
+from poisonbench.lab import Lab
+from poisonbench.pool import Pool
+from poisonbench.towers import Features, Towers
+
+
+class OTCCLIP(Defense):
+    """Images get a new caption from a pool, the nearest by optimal transport of visual patches to text tokens.
+
+    Established (abstract, section 5.1 of our notes): captions are re-assigned by an OT distance between fine-grained feature
+    sets, global and fine-grained features are combined, OT objectives align across and within modalities. Everything else,
+    the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file.
+    """
+
+    card = DefenseCard(
+        title="OTCCLIP-re",
+        paper="arXiv:2509.18717",
+        year=2025,
+        track="pre-training",
+        reconstruction="Layers, marginals, entropy, pool, period, separation and loss weights are our inference; "
+        "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
+    )
+
+    class Config(DefenseConfig):
+        """Which captions are replaced, how the new ones are found, and what is minimised.
+
+        Attributes:
+            reassign: ``suspicious`` pairs only, or ``all`` pairs in every ``every``-th epoch (RoCLIP's schedule).
+            every: K for ``all``.
+            level: share of mismatched pairs that would pass as sound when the test begins.
+            final_level: the same at the end of the run; the level moves linearly, as the test gains power.
+            memory: how much of a row's evidence from earlier epochs is kept.
+            warmup: share of the run in which all pairs are still trusted.
+            references: mismatched captions per image in the test of soundness.
+            beta: weight of the global cosine beside the OT similarity, in tests and matching.
+            eps: entropy of the transport plans.
+            iterations: Sinkhorn iterations.
+            backend: who computes the plans.
+            pool: captions in the pool.
+            shortlist: captions, nearest by global cosine, among which OT decides.
+            weight: of re-captioned rows in the losses; 0 leaves them out.
+            inter: weight of the inter-modal OT objective.
+            intra: weight of the intra-modal OT objective on a second view; 0 saves the view.
+            negatives: other rows that the contrastive OT objectives rank against.
+            form: contrastive or positive-pair OT objectives.
+            images: image augmentation.
+            texts: caption augmentation.
+        """
+
+        reassign: Literal["suspicious", "all"] = "suspicious"
+        every: int = Field(2, ge=1)
+        level: float = Field(0.2, gt=0, lt=1)
+        final_level: float = Field(0.05, gt=0, lt=1)
+        memory: float = Field(0.5, ge=0, lt=1)
+        warmup: float = Field(0.125, ge=0, lt=1)
+        references: int = Field(24, ge=4)
+        beta: float = Field(0.5, ge=0, le=1)
+        eps: float = Field(0.1, gt=0)
+        iterations: int = Field(10, ge=1)
+        backend: Backend = "torch"
+        pool: int = Field(21845, ge=1)
+        shortlist: int = Field(16, ge=1)
+        weight: float = Field(0.25, ge=0, le=1)
+        inter: float = Field(0.5, ge=0)
+        intra: float = Field(0.0, ge=0)
+        negatives: int = Field(8, ge=1)
+        form: Form = "contrastive"
+        images: ImageAugment = "light"
+        texts: TextAugment = "eda"
+
+    def objective(self, lab: Lab) -> Objective:
+        """CLIP with re-assigned captions and OT objectives."""
+        return Reassigning(self.config, lab)
+
+
+class Reassigning(Objective):
+    """OTCCLIP's training; see ``OTCCLIP``."""
+
+    def __init__(self, config: OTCCLIP.Config, lab: Lab) -> None:
+        self.config, self.images, self.texts = config, config.images, config.texts
+        self.views = 2 if config.intra else 1
+        self.separation = Separation(len(lab.pairs), config.memory)
+        self.pool = Pool(config.pool)
+        self.partner = torch.arange(len(lab.pairs))
+        self._sound = 0.0
+
+    def plan(self, epoch: int) -> Sequence[Pass]:
+        """One pass over all rows."""
+        self.partner = torch.arange(len(self.partner))
+        self._sound = 0.0
+        return [Pass(self.loss)]
+
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        """Judge the pairs, give suspicious images a new caption, align what results."""
+        config, ids = self.config, batch.tokens[0]
+        image, own = towers.image(batch.images[0]), towers.text(ids)
+        offsets = torch.randperm(len(ids) - 1, generator=batch.rng)[: config.references] + 1
+        shifts = [0, *offsets.tolist()]
+        suspect = self._suspicious(batch, image, own, shifts)
+        text, weights = own, torch.ones(len(ids))
+        if suspect.any() and len(self.pool):
+            ids = self._recaptioned(batch, image, ids, suspect)
+            weights = torch.where(suspect, config.weight, 1.0)
+            text = towers.text(ids)
+        self._remember(batch, own, ~suspect)
+        weights = weights.to(image.embedding.device)
+        caption = self.partner[batch.rows].to(weights.device)
+        loss = weighted_clip(image.embedding, text.embedding, towers.scale, weights, caption)
+        near = shifts[: 1 + config.negatives]
+        if config.inter:
+            loss = loss + config.inter * self._align(image, text, near, weights, towers)
+        if config.intra:
+            other_image, other_text = towers.image(batch.images[1]), towers.text(batch.tokens[1])
+            ones = torch.ones_like(weights)
+            loss = loss + config.intra / 2 * self._align(image, other_image, near, ones, towers)
+            loss = loss + config.intra / 2 * self._align(own, other_text, near, ones, towers)
+        return loss
+
+    def assignment(self) -> Assignment:
+        """Whose caption every image was given."""
+        return Assignment(self.partner.numpy().copy())
+
+    def finish(self, epoch: int) -> dict[str, float]:
+        """The share of pairs that counted as sound."""
+        return {"sound": self._sound / len(self.partner)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Pool and evidence."""
+        parts = {"pool": self.pool.state_dict(), "separation": self.separation.state_dict()}
+        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore pool and evidence."""
+        for name, part in (("pool", self.pool), ("separation", self.separation)):
+            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+
+    @torch.no_grad()
+    def _suspicious(self, batch: Batch, image: Features, own: Features, shifts: list[int]) -> Tensor:
+        """Which rows of the batch need a new caption: bool (b,), on the CPU."""
+        if self.config.reassign == "all":
+            return torch.full((len(batch.rows),), batch.epoch % self.config.every == 0)
+        config = self.config
+        fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
+        coarse = torch.stack([(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1)
+        fits = zip(standardised(coarse, shifts), standardised(fine, shifts), strict=True)
+        mixed = [(config.beta * c + (1 - config.beta) * f).float().cpu() for c, f in fits]
+        level = config.level + batch.progress * (config.final_level - config.level)
+        sound = self.separation.judge(batch.rows, mixed[0], mixed[1], level)
+        if batch.progress < config.warmup:
+            sound = torch.ones_like(sound)
+        self._sound += float(sound.sum())
+        return ~sound
+
+    @torch.no_grad()
+    def _recaptioned(self, batch: Batch, image: Features, ids: Tensor, suspect: Tensor) -> Tensor:
+        """The ids of the batch with suspicious rows' captions replaced by the best of the pool."""
+        at = suspect.nonzero().squeeze(1)
+        here = at.to(image.embedding.device)
+        cosine = image.embedding[here] @ self.pool["embedding"].T
+        top = cosine.topk(min(self.config.shortlist, len(self.pool)), dim=1)
+        tokens, mask = self.pool["tokens"][top.indices].float(), self.pool["mask"][top.indices]
+        fine = similarity(
+            image.tokens[here][:, None], tokens, image.mask[here][:, None], mask,
+            self.config.eps, self.config.iterations, self.config.backend,
+        )  # fmt: skip
+        best = (self.config.beta * top.values + (1 - self.config.beta) * fine).argmax(dim=1, keepdim=True)
+        chosen = top.indices.gather(1, best).squeeze(1)
+        self.partner[batch.rows[at]] = self.pool["row"][chosen].cpu()
+        replaced = ids.clone()
+        replaced[at] = self.pool["ids"][chosen].to(ids.device)
+        return replaced
+
+    def _remember(self, batch: Batch, own: Features, sound: Tensor) -> None:
+        """The pool takes in captions in every epoch; those of suspicious pairs stay out while pairs are tested."""
+        keep = sound if self.config.reassign == "suspicious" else torch.ones_like(sound)
+        if keep.any():
+            here = keep.to(own.mask.device)
+            self.pool.push(
+                embedding=own.embedding[here], tokens=own.tokens[here].to(torch.bfloat16), mask=own.mask[here],
+                ids=batch.tokens[0][keep].to(own.mask.device), row=batch.rows[keep].to(own.mask.device),
+            )  # fmt: skip
+
+    def _align(self, first: Features, second: Features, shifts: list[int], weights: Tensor, towers: Towers) -> Tensor:
+        fit = ring(first, second, shifts, self.config.eps, self.config.iterations, self.config.backend)
+        return aligned(fit, shifts, weights, towers.scale, self.config.form)

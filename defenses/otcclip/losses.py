@@ -1,0 +1,73 @@
+"""OT objectives for fine-grained alignment, between and within modalities (our reconstruction; specs name them, not their form).
+
+The contrastive form ranks a pair's transport similarity above those of other rows of the batch, on a ring of offsets: row i
+meets the captions of rows i + shift. The positive form only pulls pairs together (as in UNITER's word-region alignment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
+from poisonbench.towers import Features
+
+Form = Literal["contrastive", "positive"]
+
+
+def ring(first: Features, second: Features, shifts: Sequence[int], eps: float, iterations: int, backend: Backend) -> Tensor:
+    """Transport similarity of row i of ``first`` with row i + shift of ``second``, for every shift: (b, len(shifts))."""
+    used = int(second.mask.any(dim=0).nonzero().max()) + 1
+    tokens, mask = second.tokens[:, :used], second.mask[:, :used]
+    columns = [
+        similarity(first.tokens, tokens.roll(-shift, 0), first.mask, mask.roll(-shift, 0), eps, iterations, backend)
+        for shift in shifts
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def aligned(fit: Tensor, shifts: Sequence[int], weights: Tensor, scale: Tensor, form: Form) -> Tensor:
+    """The OT objective of one pairing of views or modalities.
+
+    Args:
+        fit: (b, 1 + r) transport similarities on the ring; column 0 holds the pairs.
+        shifts: the ring offsets of the columns.
+        weights: (b,) of the pairs.
+        scale: the exponentiated logit scale.
+        form: contrastive (both directions) or positive pairs only.
+    """
+    if form == "positive":
+        return weighted(1 - fit[:, 0], weights)
+    mirrored = torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts)], dim=1)
+    first = torch.zeros(len(fit), dtype=torch.long, device=fit.device)
+    return sum(weighted(F.cross_entropy(scale * side, first, reduction="none"), weights) / 2 for side in (fit, mirrored))  # type: ignore[return-value]
+
+
+def weighted_clip(image: Tensor, text: Tensor, scale: Tensor, weights: Tensor, caption: Tensor) -> Tensor:
+    """CLIP's loss with a weight per row, in which rows that share a caption are no negatives of each other.
+
+    Args:
+        image: (b, d) unit vectors.
+        text: (b, d) unit vectors, row i the partner of image i.
+        scale: the exponentiated logit scale.
+        weights: (b,); rows of weight 0 are no negatives either.
+        caption: (b,) which caption each row was given.
+    """
+    logits = scale * image @ text.T
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    same = (caption[:, None] == caption[None, :]) | (weights == 0)[None, :]
+    hidden = logits.masked_fill(same & ~own, -1e4)
+    labels = torch.arange(len(logits), device=logits.device)
+    both = F.cross_entropy(hidden, labels, reduction="none") + F.cross_entropy(
+        logits.T.masked_fill(same & ~own, -1e4), labels, reduction="none"
+    )
+    return weighted(both / 2, weights)
+
+
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of ``values`` under ``weights``; zero where all weights are zero."""
+    return (values * weights).sum() / weights.sum().clamp_min(1e-6)

@@ -1,0 +1,84 @@
+"""Which pairs are sound: a test of every pair against captions that certainly are not its own.
+
+A pair is suspicious when its caption fits its image no better than other images' captions do. The fit is standardised
+against references (the captions and images of other rows of the batch), and the threshold is the level at which *decoys*,
+pairs that we mismatched ourselves, would pass. A poison whose caption has nothing to do with its image passes as rarely as a
+decoy, whatever the poison rate. All of it is our reconstruction; no poison is needed to set the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["Separation", "standardised"]
+
+RECENT = 4096
+"""Decoys that the running threshold is taken from."""
+
+
+def standardised(fit: Tensor, shifts: list[int]) -> tuple[Tensor, Tensor]:
+    """Standardised fits of the own pairs and of one decoy per row.
+
+    Args:
+        fit: (b, 1 + r): column k is the fit of image i with caption (i + shifts[k]) mod b; shifts[0] is 0.
+        shifts: the ring offsets of the columns.
+
+    Returns:
+        Two (b,) tensors: how many standard deviations the own (the decoy) pair lies above the references, summed over
+        both directions, image to captions and caption to images.
+    """
+    by_image = fit[:, 1:]
+    by_caption = torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts) if k], dim=1)
+    own = _above(fit[:, 0], by_image) + _above(fit[:, 0], by_caption)
+    # the decoy is column 1: image i with caption i + shifts[1], judged by the references that are left
+    others = by_caption[:, 1:].roll(-shifts[1], 0)
+    return own, _above(fit[:, 1], by_image[:, 1:]) + _above(fit[:, 1], others)
+
+
+def _above(value: Tensor, references: Tensor) -> Tensor:
+    return (value - references.mean(dim=1)) / references.std(dim=1).clamp_min(1e-6)
+
+
+class Separation:
+    """Evidence for the soundness of every row, kept over the epochs.
+
+    Attributes:
+        evidence: (n,) standardised fit of every row's own caption, a running mean over epochs.
+        seen: (n,) whether a row has evidence yet.
+    """
+
+    def __init__(self, rows: int, memory: float) -> None:
+        """``memory`` is how much of a row's earlier evidence is kept."""
+        self.memory = memory
+        self.evidence, self.seen = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+        self._decoys = torch.zeros(0)
+
+    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> Tensor:
+        """Weigh the evidence of a batch and say which pairs are sound.
+
+        Args:
+            rows: int64 (b,).
+            own: (b,) standardised fit of the own pairs.
+            decoy: (b,) standardised fit of mismatched pairs.
+            level: share of decoys that may pass.
+
+        Returns:
+            bool (b,).
+        """
+        kept = torch.where(self.seen[rows], self.memory, 0.0)
+        self.evidence[rows] = kept * self.evidence[rows] + (1 - kept) * own
+        self.seen[rows] = True
+        # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
+        self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
+        return self.evidence[rows] > torch.quantile(self._decoys, 1 - level)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Evidence and decoys as tensors."""
+        return {"evidence": self.evidence.clone(), "seen": self.seen.clone(), "decoys": self._decoys.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.evidence, self.seen, self._decoys = (state[key].clone() for key in ("evidence", "seen", "decoys"))
