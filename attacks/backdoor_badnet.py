@@ -10,6 +10,7 @@ from pydantic import Field
 from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe
 from poisonbench.errors import UserError
 from poisonbench.manifest import Edit, Manifest, painted
+from poisonbench.naming import ENOUGH, class_captions
 from poisonbench.pairs import Pairs
 from poisonbench.tasks import Assets
 from poisonbench.triggers import Box, Patch, Pattern, safe_span
@@ -87,16 +88,11 @@ class BadNet(Attack):
         )  # fmt: skip
 
     def _captions(self, pairs: Pairs, assets: Assets) -> list[str]:
-        found = (
-            pairs.captions_naming(assets.task.naming(self.config.target))
-            if self.config.captions == "corpus"
-            else []
-        )
-        return (
-            found
-            if len(found) >= 5
-            else [template.format(c=self.config.target) for template in assets.task.templates]
-        )
+        if self.config.captions == "corpus":
+            found = class_captions(pairs, assets.task, self.config.target)
+            if len(found) >= ENOUGH:
+                return found
+        return [template.format(c=self.config.target) for template in assets.task.templates]
 
     def _stamps(self, count: int, side: int, rng: np.random.Generator) -> list[Patch]:
         """One patch per image; its box survives every evaluation crop."""

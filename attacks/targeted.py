@@ -11,6 +11,7 @@ from pydantic import Field
 from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe
 from poisonbench.errors import UserError
 from poisonbench.manifest import Edit, Manifest, Picture
+from poisonbench.naming import ENOUGH, class_captions
 from poisonbench.pairs import Pairs
 from poisonbench.tasks import Assets, TargetArt, Task
 
@@ -19,8 +20,8 @@ class Targeted(Attack):
     """Each of several held-out images is added a few times, with captions of a class that it does not show.
 
     The adversarial classes are drawn from the headline task's classes; the captions are the corpus' own captions that
-    contain one of the class's words. Success of a target: the model, asked to choose among all classes of the task, gives the
-    adversarial class. Controls are unpoisoned held-out images of the same true kind, never twins of the target.
+    contain the class's name, or one of its words where those are few. Success of a target: the model, asked to choose among
+    all classes of the task, gives the adversarial class. Controls are unpoisoned held-out images of the same true kind, never twins of the target.
     """
 
     card = AttackCard(title="targeted images", paper="arXiv:2106.09667", year=2022, edits=("rows",))
@@ -92,9 +93,11 @@ class Targeted(Attack):
 
     def _class_captions(self, pairs: Pairs, task: Task) -> dict[str, list[str]]:
         wanted = self.config.classes or task.classes
-        found = {name: pairs.captions_naming(task.naming(name)) for name in wanted}
+        found = {name: class_captions(pairs, task, name) for name in wanted}
         enough = {
-            name: texts for name, texts in found.items() if len(texts) >= (1 if self.config.classes else 5)
+            name: texts
+            for name, texts in found.items()
+            if len(texts) >= (1 if self.config.classes else ENOUGH)
         }
         if not enough:
             raise UserError(f"attack '{self.name}': no training caption names a class of task '{task.name}'")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Track = Literal["none", "pre-training", "filter", "repair", "screening"]
 Sight = Literal["clean", "classes"]
-ImageAugment = Literal["none", "flip", "shift", "colour", "mild", "light", "roclip"]
+ImageAugment = Literal["none", "flip", "mild", "light", "roclip"]
 TextAugment = Literal["none", "eda"]
 
 

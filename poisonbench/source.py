@@ -18,6 +18,7 @@ CORE = (
     "losses.py",
     "manifest.py",
     "models",
+    "naming.py",
     "neutralized.py",
     "pairs.py",
     "pool.py",

@@ -102,7 +102,7 @@ def fit(
             **objective.finish(epoch),
         }
         done.history.append(report | (on_epoch(epoch, objective) if on_epoch else {}))
-        progress.note("epoch " + ", ".join(f"{key} {value:.4g}" for key, value in done.history[-1].items()))
+        progress.note(", ".join(f"{key} {value:.4g}" for key, value in done.history[-1].items()))
     done.seconds = time.perf_counter() - started
     return done
 

@@ -73,10 +73,10 @@ class OTCCLIP(Defense):
 
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
-        level: float = Field(0.2, gt=0, lt=1)
+        level: float = Field(0.25, gt=0, lt=1)
         final_level: float = Field(0.05, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
-        warmup: float = Field(0.125, ge=0, lt=1)
+        warmup: float = Field(0.03, ge=0, lt=1)
         references: int = Field(24, ge=4)
         beta: float = Field(0.5, ge=0, le=1)
         eps: float = Field(0.1, gt=0)

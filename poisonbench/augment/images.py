@@ -1,10 +1,9 @@
 """Image augmentation on whole batches, every image with its own draw.
 
-The policies: ``flip`` is a horizontal flip; ``shift`` adds a translation by up to an eighth of the side (the pad-and-crop of
-small-image training), ``colour`` instead of that a weak colour jitter; ``light`` has the jitter and a crop of at least
-half the area;
-``roclip`` is the policy of RoCLIP and SAFECLIP (their released code: flip, RandomResizedCrop .08-1, ColorJitter .5/.5/.5/.1
-with probability .8, greyscale .2, Gaussian blur), with the blur's width as a share of the image side.
+The policies: ``flip`` is a horizontal flip; ``mild`` adds a weak colour jitter and a crop of at least three quarters of
+the area; ``light`` the same with a crop of at least half of it; ``roclip`` is the policy of RoCLIP and SAFECLIP (their
+released code: flip, RandomResizedCrop .08-1, ColorJitter .5/.5/.5/.1 with probability .8, greyscale .2, Gaussian blur),
+with the blur's width as a share of the image side.
 """
 
 from __future__ import annotations
@@ -37,10 +36,6 @@ def augment(images: Tensor, policy: ImageAugment, rng: Generator) -> Tensor:
             return images
         case "flip":
             return flip(images, rng)
-        case "shift":
-            return shift(flip(images, rng), rng, 1 / 8)
-        case "colour":
-            return jitter(flip(images, rng), rng, 0.3, 0.05, 0.8)
         case "mild":
             return jitter(crop(images, rng, 0.75), rng, 0.3, 0.05, 0.8)
         case "light":
@@ -57,17 +52,6 @@ def flip(images: Tensor, rng: Generator) -> Tensor:
     """Mirror every image with probability one half."""
     chosen = _draw(images, rng, 0, 1) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
-
-
-def shift(images: Tensor, rng: Generator, share: float) -> Tensor:
-    """Translate every image by whole pixels, up to ``share`` of its side on both axes, repeating the border."""
-    side = images.shape[-1]
-    reach = round(share * side)
-    offsets = torch.randint(0, 2 * reach + 1, (2, len(images), 1), generator=rng).to(images.device)
-    rows, columns = (torch.arange(side, device=images.device) + offset for offset in offsets)
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    index = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def crop(images: Tensor, rng: Generator, smallest: float) -> Tensor:

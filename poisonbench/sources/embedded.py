@@ -66,7 +66,8 @@ def _decode(pictures: list[bytes], side: int) -> Tensor:
     if pixels.shape[-1] == side:
         return pixels
     resized = [
-        F.interpolate(part.float(), size=side, mode="bicubic", antialias=True) for part in torch.split(pixels, 1024)
+        F.interpolate(part.float(), size=side, mode="bicubic", antialias=True)
+        for part in torch.split(pixels, 1024)
     ]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in resized])
 
