@@ -7,7 +7,7 @@ occur in given texts; ids that were not seen share a few buckets, so that any ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,27 +34,23 @@ class Tokenizer:
         self._map = None if kept is None else self._trimmed(kept)
         self.end = int(self._base.eot_token_id if self._map is None else self._map[self._base.eot_token_id])
         self.size = self.end + 1
-        self._memo: dict[str, Tensor] = {}
 
     @classmethod
     def trimmed_to(cls, texts: Iterable[str], context: int) -> Tokenizer:
         """A tokenizer that keeps the ids occurring in ``texts``."""
-        base = _open_clip_tokenizer()
         kept: set[int] = set()
         for text in texts:
-            kept.update(base.encode(text))
+            kept.update(_encoded(text))
         return cls(context, sorted(kept))
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Encode one or several texts as int64 (n, context)."""
         several = [texts] if isinstance(texts, str) else texts
-        return torch.stack([self._one(text) for text in several])
-
-    def _one(self, text: str) -> Tensor:
-        if text not in self._memo:
-            ids = self._base([text], context_length=self.context)[0]
-            self._memo[text] = ids if self._map is None else torch.from_numpy(self._map[ids.numpy()])
-        return self._memo[text]
+        rows = np.zeros((len(several), self.context), dtype=np.int64)
+        for row, text in zip(rows, several, strict=True):
+            ids = (self._base.sot_token_id, *_encoded(text))[: self.context - 1]
+            row[: len(ids) + 1] = (*ids, self._base.eot_token_id)
+        return torch.from_numpy(rows if self._map is None else self._map[rows])
 
     def _trimmed(self, kept: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         start, end, pad = self._base.sot_token_id, self._base.eot_token_id, 0
@@ -65,6 +61,12 @@ class Tokenizer:
         table[own] = np.arange(first, first + len(own))
         table[start], table[end] = first + len(own), first + len(own) + 1
         return table
+
+
+@lru_cache(maxsize=1 << 18)
+def _encoded(text: str) -> tuple[int, ...]:
+    """open_clip's ids of ``text`` without start and end; remembered, since vocabulary and training read the same captions."""
+    return tuple(_open_clip_tokenizer().encode(text))
 
 
 @cache
