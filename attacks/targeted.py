@@ -21,7 +21,8 @@ class Targeted(Attack):
 
     The adversarial classes are drawn from the headline task's classes; the captions are the corpus' own captions that
     contain the class's name, or one of its words where those are few. Success of a target: the model, asked to choose among
-    all classes of the task, gives the adversarial class. Controls are unpoisoned held-out images of the same true kind, never twins of the target.
+    all classes of the task, gives the adversarial class. Controls are unpoisoned held-out images of the same true kind, never
+    twins of the target.
     """
 
     card = AttackCard(title="targeted images", paper="arXiv:2106.09667", year=2022, edits=("rows",))
@@ -52,7 +53,11 @@ class Targeted(Attack):
         goals = rng.permutation(sorted(options))
         edits: list[Edit] = []
         for group, row in enumerate(usable[: self.config.targets]):
-            goal = next(str(g) for g in np.roll(goals, -group) if g != art.kinds[row])
+            goal = next((str(g) for g in np.roll(goals, -group) if g != art.kinds[row]), None)
+            if goal is None:
+                raise UserError(
+                    f"attack '{self.name}': the only adversarial class, '{goals[0]}', is what a target shows; name more classes"
+                )
             texts = rng.choice(
                 options[goal], self.config.captions, replace=len(options[goal]) < self.config.captions
             )

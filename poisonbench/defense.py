@@ -100,10 +100,11 @@ class Pass:
     """One pass of the loop over some rows.
 
     Attributes:
-        loss: what is minimised: a scalar from a batch and the towers; None makes a pass without gradient (scoring).
+        loss: what is minimised: a scalar from a batch and the towers.
         rows: the rows to visit in an order that the loop shuffles, or None for all.
         lr_scale: multiplies the recipe's learning rate.
         drop_last: whether an incomplete last batch is left out (contrastive losses want full batches).
+        train: False makes a scoring pass: eval mode, no gradient, no step.
     """
 
     loss: Loss

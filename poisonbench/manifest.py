@@ -7,8 +7,7 @@ rebuild the poisoned set without running the attack.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -87,60 +86,67 @@ class Manifest(Settings):
         Raises:
             ValueError: for an edit of a row that does not exist, or of one row twice.
         """
-        changed = [edit.row for edit in self.edits if edit.row is not None]
-        if len(set(changed)) != len(changed) or any(row >= len(pairs) for row in changed):
-            raise ValueError("the manifest edits a row twice or a row that does not exist")
+        self._check(len(pairs), targets)
         captions = list(pairs.captions)
         for edit in self.changed:
             assert edit.row is not None
             captions[edit.row] = edit.captions or captions[edit.row]
-        for edit in self.appended:
-            if not edit.captions:
-                raise ValueError("an appended row needs captions")
-            captions.append(edit.captions)
+        captions += [edit.captions for edit in self.appended if edit.captions]
         fingerprint = f"{stable_seed(pairs.fingerprint, self.model_dump_json()):016x}"
         return Pairs(PoisonedImages(pairs.images, self, targets), captions, fingerprint)
 
+    def _check(self, rows: int, targets: TargetArt | None) -> None:
+        """Refuse edits that point at nothing."""
+        changed = [edit.row for edit in self.changed]
+        if len(set(changed)) != len(changed):
+            raise ValueError("the manifest edits a row twice")
+        if any(edit.row is not None and edit.row >= rows for edit in self.edits):
+            raise ValueError("the manifest edits a row that does not exist")
+        if any(edit.picture.source == "own" or not edit.captions for edit in self.appended):
+            raise ValueError("an appended row needs captions and a picture of its own")
+        if targets is None and any(edit.picture.source == "target" for edit in self.edits):
+            raise ValueError("the manifest needs held-out target art, but the data has none")
+        limits = {"own": 1, "row": rows, "target": len(targets.images) if targets else 0}
+        if any(edit.picture.index >= limits[edit.picture.source] for edit in self.edits):
+            raise ValueError("the manifest takes a picture that does not exist")
 
-@dataclass(frozen=True)
+
 class PoisonedImages:
-    """The clean images seen through a manifest; painted when fetched, so that no second copy is kept."""
+    """The clean images seen through a manifest; painted when fetched, so that no second copy is kept.
 
-    clean: ImageStore
-    manifest: Manifest
-    targets: TargetArt | None
+    Everything but the pictures is private: this is what a defence is given, and it must not find the manifest here.
+    """
 
-    @property
-    def side(self) -> int:
-        """Pixels per image side."""
-        return self.clean.side
+    def __init__(self, clean: ImageStore, manifest: Manifest, targets: TargetArt | None) -> None:
+        order = (*manifest.changed, *manifest.appended)
+        edits = dict(zip(manifest.rows(len(clean)).tolist(), order, strict=True))
+        self.side, self._length = clean.side, len(clean) + len(manifest.appended)
+        self._fetch = partial(_fetch, clean, edits, targets)
 
     def __len__(self) -> int:
-        return len(self.clean) + len(self.manifest.appended)
-
-    @cached_property
-    def _edits(self) -> dict[int, Edit]:
-        order = (*self.manifest.changed, *self.manifest.appended)
-        return dict(zip(self.manifest.rows(len(self.clean)).tolist(), order, strict=True))
+        return self._length
 
     def fetch(self, rows: Rows) -> Tensor:
         """The images of ``rows``, uint8 (len(rows), 3, side, side)."""
-        own = np.where(rows < len(self.clean), rows, 0)
-        images = self.clean.fetch(own).clone()
-        for at, row in enumerate(np.asarray(rows).tolist()):
-            if edit := self._edits.get(row):
-                images[at] = self._edited(edit, images[at])
-        return images
+        return self._fetch(rows)
 
-    def _edited(self, edit: Edit, own: Tensor) -> Tensor:
-        image = own
-        if edit.picture.source == "row":
-            image = self.clean.fetch(np.array([edit.picture.index]))[0]
-        elif edit.picture.source == "target":
-            if self.targets is None:
-                raise ValueError("the manifest needs held-out target art, but the data has none")
-            image = self.targets.images.fetch(np.array([edit.picture.index]))[0]
-        return paint(image, edit.operation) if edit.operation else image
+
+def _fetch(clean: ImageStore, edits: dict[int, Edit], targets: TargetArt | None, rows: Rows) -> Tensor:
+    own = np.where(rows < len(clean), rows, 0)
+    images = clean.fetch(own).clone()
+    for at, row in enumerate(np.asarray(rows).tolist()):
+        if edit := edits.get(row):
+            images[at] = _edited(clean, edit, targets, images[at])
+    return images
+
+
+def _edited(clean: ImageStore, edit: Edit, targets: TargetArt | None, own: Tensor) -> Tensor:
+    image = own
+    if edit.picture.source == "row":
+        image = clean.fetch(np.array([edit.picture.index]))[0]
+    elif edit.picture.source == "target" and targets is not None:
+        image = targets.images.fetch(np.array([edit.picture.index]))[0]
+    return paint(image, edit.operation) if edit.operation else image
 
 
 def painted(images: Tensor, operations: Sequence[Operation]) -> Tensor:

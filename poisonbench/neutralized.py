@@ -35,6 +35,7 @@ class Neutralized:
     def after_epoch(self, epoch: int, objective: Objective) -> dict[str, float]:
         """Note the epoch's assignment; returns the shares of poisons neutralised and of clean rows on their own caption."""
         assignment = objective.assignment()
+        self._partner = np.where(self._gone, -1, np.arange(self._total))
         if assignment is not None:
             partner = np.asarray(assignment.partner)
             self._partner[self._original] = np.where(partner >= 0, self._original[partner], -1)

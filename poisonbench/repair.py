@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from poisonbench.defense import Objective
 from poisonbench.lab import Lab
 from poisonbench.towers import Towers
-from poisonbench.training import Training, fit
+from poisonbench.training import Diverged, Training, fit
 
 
 def repaired(
@@ -30,7 +30,11 @@ def repaired(
     best, best_accuracy = towers, float("-inf")
     for number, (name, objective) in enumerate(candidates.items()):
         candidate = copy.deepcopy(towers)
-        run = fit(candidate, objective, lab.loader(lab.clean), lab.recipe, lab.progress)
+        try:
+            run = fit(candidate, objective, lab.loader(lab.clean), lab.recipe, lab.progress)
+        except Diverged as error:
+            lab.progress.note(f"repair candidate {name}: {error}")
+            continue
         reached = accuracy(candidate)
         training.pairs += run.pairs
         training.history.append({"repair_candidate": float(number), "validation_accuracy": reached})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poisonbench.augment.captions import STOP_WORDS, eda
-from poisonbench.augment.images import augment, flip, greyscale, shift
+from poisonbench.augment.images import augment, flip, greyscale
 from poisonbench.defense import ImageAugment
 
 POLICIES: tuple[ImageAugment, ...] = get_args(ImageAugment)
@@ -86,15 +86,6 @@ def test_a_flip_mirrors_about_half_of_the_images_and_a_second_one_takes_it_back(
     assert all(a != b for a, b in zip(mirrored, kept, strict=True))
     assert 60 < sum(mirrored) < 140
     assert torch.equal(flip(flipped, rng()), images)
-
-
-def test_a_shift_moves_whole_pixels_by_no_more_than_its_reach() -> None:
-    images = torch.zeros(64, 3, 16, 16)
-    images[:, :, 8, 8] = 1
-    moved = shift(images, rng(), 1 / 8)
-    assert torch.equal(moved.sum(dim=(2, 3)), torch.ones(64, 3))
-    places = moved[:, 0].nonzero()[:, 1:]
-    assert places.min() == 6 and places.max() == 10
 
 
 def test_greyscale_makes_the_channels_equal() -> None:

@@ -33,7 +33,7 @@ def test_what_the_card_does_not_declare_is_refused(sight: Sight) -> None:
     [other] = {"clean", "classes"} - {sight}
     for sights in ((), (other,)):
         with pytest.raises(PermissionError, match=f"uses '{sight}' but its card does not declare it"):
-            getattr(lab_that_sees(*sights), sight)  # type: ignore[arg-type]
+            getattr(lab_that_sees(*sights), sight)
 
 
 def test_what_the_card_declares_is_given() -> None:

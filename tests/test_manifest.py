@@ -95,7 +95,7 @@ def test_rows_may_be_fetched_in_any_order_and_more_than_once(rows: list[int]) ->
     "edits", [(Edit(row=4, target="fruit"), Edit(row=4, target="tool")), (Edit(row=ROWS, target="fruit"),)]
 )
 def test_a_row_edited_twice_or_out_of_range_is_refused(edits: tuple[Edit, ...]) -> None:
-    with pytest.raises(ValueError, match="edits a row twice or a row that does not exist"):
+    with pytest.raises(ValueError, match="edits a row"):
         Manifest(edits=edits).apply(DATA.train, DATA.targets)
 
 
@@ -119,5 +119,20 @@ def test_an_empty_manifest_changes_nothing_and_the_fingerprint_tells_manifests_a
 
 
 def test_a_misspelt_field_of_a_manifest_file_is_named() -> None:
-    with pytest.raises(UserError, match="manifest.json: unknown field 'edit'; did you mean 'edits'"):
+    with pytest.raises(UserError, match=r"manifest\.json: unknown field 'edit'; did you mean 'edits'"):
         validated(Manifest, {"edit": []}, "manifest.json")
+
+
+def test_an_appended_row_that_has_no_row_of_its_own_needs_another_picture() -> None:
+    with pytest.raises(ValueError, match="a picture of its own"):
+        Manifest(edits=(Edit(captions=("x",), target="fruit"),)).apply(DATA.train, DATA.targets)
+
+
+def test_a_picture_that_does_not_exist_is_refused_before_training() -> None:
+    edit = Edit(row=0, picture=Picture(source="row", index=ROWS), target="fruit")
+    with pytest.raises(ValueError, match="picture that does not exist"):
+        Manifest(edits=(edit,)).apply(DATA.train, DATA.targets)
+
+
+def test_the_poisoned_images_show_neither_the_manifest_nor_the_clean_images() -> None:
+    assert {name for name in dir(POISONED.images) if not name.startswith("_")} == {"fetch", "side"}

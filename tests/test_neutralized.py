@@ -89,6 +89,12 @@ def test_the_last_epoch_decides() -> None:
     assert seen.neutralized() == 1
 
 
+def test_an_epoch_without_an_assignment_gives_every_row_its_own_caption_back() -> None:
+    seen = watch()
+    seen.after_epoch(1, own(STAMPED_CAR=-1, FOX=ANT))
+    assert seen.after_epoch(2, Objective()) == {"clean_rows_on_own_caption": 1.0, "poison_neutralized": 0.0}
+
+
 def test_a_removed_row_is_neutralised_before_training_begins() -> None:
     keep = np.ones(7, dtype=bool)
     keep[[STAMPED_HOUND, ADDED_FOX, ANT]] = False

@@ -71,9 +71,7 @@ def test_no_words_name_nothing() -> None:
 
 @settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=8), st.lists(words, max_size=3))
-def test_every_row_either_names_the_words_or_is_without_them(
-    captions: list[str], wanted: list[str]
-) -> None:
+def test_every_row_either_names_the_words_or_is_without_them(captions: list[str], wanted: list[str]) -> None:
     pairs = pairs_of(*captions)
     naming, without = pairs.rows_naming(wanted).tolist(), pairs.rows_without(wanted).tolist()
     assert sorted(naming + without) == list(range(len(captions)))

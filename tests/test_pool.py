@@ -16,7 +16,7 @@ pushes = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 def filled(capacity: int, counts: list[int]) -> Pool:
     """A pool after pushes of so many rows, numbered on."""
     pool, rows = Pool(capacity), torch.arange(sum(counts))
-    for part in rows.split(counts):
+    for part in torch.split(rows, counts):
         pool.push(row=part, embedding=torch.stack([part, -part], dim=1).float())
     return pool
 

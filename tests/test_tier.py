@@ -82,14 +82,21 @@ def test_a_tier_of_ones_own_is_read_from_a_file_and_filled_with_defaults(tmp_pat
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nsummary: Mine.\nrecipe: {epochs: 2}\n")
     tier = load_tier(str(file))
-    assert (tier.name, tier.recipe.epochs, tier.recipe.batch) == ("mine", 2, Tier(name="x", summary="").recipe.batch)
+    assert (tier.name, tier.recipe.epochs, tier.recipe.batch) == (
+        "mine",
+        2,
+        Tier(name="x", summary="").recipe.batch,
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: mine\nsummary: x\nmodle: {}\n", "unknown field 'modle'; did you mean 'model'?"),
-        ("name: mine\nsummary: x\nrecipe: {epoch: 1}\n", "unknown field 'recipe.epoch'; did you mean 'epochs'?"),
+        (
+            "name: mine\nsummary: x\nrecipe: {epoch: 1}\n",
+            "unknown field 'recipe.epoch'; did you mean 'epochs'?",
+        ),
         ("name: mine\n", "field 'summary': field required"),
         ("", "field 'name': field required"),
         ("- a list\n", "field 'name': field required"),

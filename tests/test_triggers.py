@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
-from torchvision.transforms.functional import center_crop
+from torchvision.transforms.functional import center_crop  # type: ignore[import-untyped]
 
 from poisonbench.triggers import EVALUATION_CROPS, GRID, Box, Patch, Pattern, paint, patch_pixels, safe_span
 
@@ -86,10 +86,10 @@ def centre_crops(length: int) -> list[tuple[int, int]]:
     return [(low, low + kept) for margin, kept in crops for low in (margin // 2, margin - margin // 2)]
 
 
-@pytest.mark.parametrize("side", CROPPED_SIDES)
-def test_the_safe_span_is_exactly_what_every_crop_keeps(side: int) -> None:
-    kept = set.intersection(*(set(range(low, high)) for low, high in centre_crops(side)))
-    assert list(range(*safe_span(side))) == sorted(kept)
+def test_the_safe_span_is_exactly_what_every_crop_keeps_at_even_and_odd_sides() -> None:
+    for side in CROPPED_SIDES:
+        kept = set.intersection(*(set(range(low, high)) for low, high in centre_crops(side)))
+        assert list(range(*safe_span(side))) == sorted(kept), side
 
 
 @settings(deadline=None, max_examples=300)
@@ -100,18 +100,21 @@ def test_a_box_survives_if_and_only_if_no_crop_cuts_it(box: Box, side: int) -> N
     assert box.survives(side) == whole
 
 
-@pytest.mark.parametrize("side", CROPPED_SIDES)
-def test_the_outermost_surviving_box_is_whole_in_torchvisions_crop_and_one_pixel_further_is_not_safe(
+def small_box(at: int, side: int) -> Box:
+    return Box(left=at / side, top=at / side, size=2 / side)
+
+
+@pytest.mark.parametrize("side", [16, 17, 32, 33, 47, 64, 100, 223, 224, 225, 255, 256])
+def test_the_outermost_safe_boxes_are_whole_in_torchvisions_crops_and_one_pixel_further_out_is_not_safe(
     side: int,
 ) -> None:
     low, high = safe_span(side)
     for at in (low, high - 2):
-        box = Box(left=at / side, top=at / side, size=2 / side)
-        assert box.survives(side)
+        assert small_box(at, side).survives(side)
         for share in EVALUATION_CROPS:
-            assert center_crop(covered(box, side)[None], [int(side * share)]).sum() == 4
+            assert center_crop(covered(small_box(at, side), side)[None], [int(side * share)]).sum() == 4
     for at in (low - 1, high - 1):
-        assert not Box(left=at / side, top=at / side, size=2 / side).survives(side)
+        assert not small_box(at, side).survives(side)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
+from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
 from pydantic import Field
 from torch import Tensor
 
@@ -20,9 +23,6 @@ from poisonbench.defense import (
     Pass,
     TextAugment,
 )
-from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Backend, similarity
-from poisonbench.defenses.otcclip.separation import Separation, standardised
 from poisonbench.lab import Lab
 from poisonbench.pool import Pool
 from poisonbench.towers import Features, Towers
@@ -74,9 +74,9 @@ class OTCCLIP(Defense):
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
         level: float = Field(0.25, gt=0, lt=1)
-        final_level: float = Field(0.05, gt=0, lt=1)
+        final_level: float = Field(0.1, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
-        warmup: float = Field(0.03, ge=0, lt=1)
+        warmup: float = Field(0.05, ge=0, lt=1)
         references: int = Field(24, ge=4)
         beta: float = Field(0.5, ge=0, le=1)
         eps: float = Field(0.1, gt=0)
@@ -84,7 +84,7 @@ class OTCCLIP(Defense):
         backend: Backend = "torch"
         pool: int = Field(21845, ge=1)
         shortlist: int = Field(16, ge=1)
-        weight: float = Field(0.25, ge=0, le=1)
+        weight: float = Field(0.15, ge=0, le=1)
         inter: float = Field(0.5, ge=0)
         intra: float = Field(0.0, ge=0)
         negatives: int = Field(8, ge=1)
@@ -103,7 +103,7 @@ class Reassigning(Objective):
     def __init__(self, config: OTCCLIP.Config, lab: Lab) -> None:
         self.config, self.images, self.texts = config, config.images, config.texts
         self.views = 2 if config.intra else 1
-        self.separation = Separation(len(lab.pairs), config.memory)
+        self.separation = Separation(pictures(lab.pairs.images), config.memory)
         self.pool = Pool(config.pool)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0
@@ -156,7 +156,9 @@ class Reassigning(Objective):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore pool and evidence."""
         for name, part in (("pool", self.pool), ("separation", self.separation)):
-            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+            part.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+            )
 
     @torch.no_grad()
     def _suspicious(self, batch: Batch, image: Features, own: Features, shifts: list[int]) -> Tensor:
@@ -165,7 +167,9 @@ class Reassigning(Objective):
             return torch.full((len(batch.rows),), batch.epoch % self.config.every == 0)
         config = self.config
         fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
-        coarse = torch.stack([(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1)
+        coarse = torch.stack(
+            [(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1
+        )
         fits = zip(standardised(coarse, shifts), standardised(fine, shifts), strict=True)
         mixed = [(config.beta * c + (1 - config.beta) * f).float().cpu() for c, f in fits]
         level = config.level + batch.progress * (config.final_level - config.level)
@@ -204,6 +208,8 @@ class Reassigning(Objective):
                 ids=batch.tokens[0][keep].to(own.mask.device), row=batch.rows[keep].to(own.mask.device),
             )  # fmt: skip
 
-    def _align(self, first: Features, second: Features, shifts: list[int], weights: Tensor, towers: Towers) -> Tensor:
+    def _align(
+        self, first: Features, second: Features, shifts: list[int], weights: Tensor, towers: Towers
+    ) -> Tensor:
         fit = ring(first, second, shifts, self.config.eps, self.config.iterations, self.config.backend)
         return aligned(fit, shifts, weights, towers.scale, self.config.form)

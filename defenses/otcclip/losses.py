@@ -11,20 +11,24 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.matcher import Backend, similarity
 from poisonbench.towers import Features
 
 Form = Literal["contrastive", "positive"]
 
 
-def ring(first: Features, second: Features, shifts: Sequence[int], eps: float, iterations: int, backend: Backend) -> Tensor:
+def ring(
+    first: Features, second: Features, shifts: Sequence[int], eps: float, iterations: int, backend: Backend
+) -> Tensor:
     """Transport similarity of row i of ``first`` with row i + shift of ``second``, for every shift: (b, len(shifts))."""
     used = int(second.mask.any(dim=0).nonzero().max()) + 1
     tokens, mask = second.tokens[:, :used], second.mask[:, :used]
     columns = [
-        similarity(first.tokens, tokens.roll(-shift, 0), first.mask, mask.roll(-shift, 0), eps, iterations, backend)
+        similarity(
+            first.tokens, tokens.roll(-shift, 0), first.mask, mask.roll(-shift, 0), eps, iterations, backend
+        )
         for shift in shifts
     ]
     return torch.stack(columns, dim=1)
@@ -44,7 +48,10 @@ def aligned(fit: Tensor, shifts: Sequence[int], weights: Tensor, scale: Tensor, 
         return weighted(1 - fit[:, 0], weights)
     mirrored = torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts)], dim=1)
     first = torch.zeros(len(fit), dtype=torch.long, device=fit.device)
-    return sum(weighted(F.cross_entropy(scale * side, first, reduction="none"), weights) / 2 for side in (fit, mirrored))  # type: ignore[return-value]
+    return sum(
+        weighted(F.cross_entropy(scale * side, first, reduction="none"), weights) / 2
+        for side in (fit, mirrored)
+    )  # type: ignore[return-value]
 
 
 def weighted_clip(image: Tensor, text: Tensor, scale: Tensor, weights: Tensor, caption: Tensor) -> Tensor:

@@ -3,17 +3,20 @@
 A pair is suspicious when its caption fits its image no better than other images' captions do. The fit is standardised
 against references (the captions and images of other rows of the batch), and the threshold is the level at which *decoys*,
 pairs that we mismatched ourselves, would pass. A poison whose caption has nothing to do with its image passes as rarely as a
-decoy, whatever the poison rate. All of it is our reconstruction; no poison is needed to set the level.
+decoy, whatever the poison rate. A picture that comes in k copies with k captions has k chances, so its pairs are judged
+together, at a k-th of the level. All of it is our reconstruction; no poison is needed to set the level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Separation", "standardised"]
+from poisonbench.pairs import ImageStore
 
 RECENT = 4096
 """Decoys that the running threshold is taken from."""
@@ -42,6 +45,13 @@ def _above(value: Tensor, references: Tensor) -> Tensor:
     return (value - references.mean(dim=1)) / references.std(dim=1).clamp_min(1e-6)
 
 
+def pictures(images: ImageStore, batch: int = 1024) -> Tensor:
+    """A number per row, equal where the pictures are copies of each other (equal 8 x 8 thumbnails of 5 bits): int64 (n,)."""
+    chunks = (np.arange(at, min(at + batch, len(images))) for at in range(0, len(images), batch))
+    small = torch.cat([F.adaptive_avg_pool2d(images.fetch(rows).float(), 8) for rows in chunks])
+    return torch.unique((small / 8).to(torch.uint8).flatten(1), dim=0, return_inverse=True)[1]
+
+
 class Separation:
     """Evidence for the soundness of every row, kept over the epochs.
 
@@ -50,10 +60,12 @@ class Separation:
         seen: (n,) whether a row has evidence yet.
     """
 
-    def __init__(self, rows: int, memory: float) -> None:
-        """``memory`` is how much of a row's earlier evidence is kept."""
-        self.memory = memory
-        self.evidence, self.seen = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+    def __init__(self, groups: Tensor, memory: float) -> None:
+        """``groups`` (n,) numbers the picture of every row, ``memory`` is how much of a row's earlier evidence is kept."""
+        self.memory, self._groups = memory, groups
+        self.evidence, self.seen = torch.zeros(len(groups)), torch.zeros(len(groups), dtype=torch.bool)
+        self._size = torch.bincount(groups)
+        self._rows_of = [rows for rows in torch.argsort(groups, stable=True).split(self._size.tolist())]
         self._decoys = torch.zeros(0)
 
     def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> Tensor:
@@ -73,7 +85,13 @@ class Separation:
         self.seen[rows] = True
         # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
         self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
-        return self.evidence[rows] > torch.quantile(self._decoys, 1 - level)
+        groups = self._groups[rows]
+        return self._pooled(groups) > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
+
+    def _pooled(self, groups: Tensor) -> Tensor:
+        """Mean evidence over the rows of each picture that were looked at."""
+        members = [self._rows_of[group] for group in groups.tolist()]
+        return torch.stack([self.evidence[rows[self.seen[rows]]].mean() for rows in members])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Evidence and decoys as tensors."""
@@ -81,4 +99,6 @@ class Separation:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.evidence, self.seen, self._decoys = (state[key].clone() for key in ("evidence", "seen", "decoys"))
+        self.evidence, self.seen, self._decoys = (
+            state[key].clone() for key in ("evidence", "seen", "decoys")
+        )
