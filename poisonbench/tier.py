@@ -62,7 +62,6 @@ class Recipe(Settings):
         betas: AdamW's moments.
         warmup: share of the run with linearly rising learning rate; a cosine to zero follows.
         precision: of the towers' forward and backward; losses are fp32.
-        average: decay per step of the moving average of the weights that is judged; 0 judges the last weights.
         images: image augmentation (none, flip, mild, light, roclip).
         texts: text augmentation (none, eda).
         threads: CPU threads of one cell.
@@ -75,7 +74,6 @@ class Recipe(Settings):
     betas: tuple[float, float] = (0.9, 0.98)
     warmup: float = Field(0.05, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "bf16"
-    average: float = Field(0.0, ge=0, lt=1)
     images: ImageAugment = "flip"
     texts: TextAugment = "none"
     threads: int = Field(1, ge=1)

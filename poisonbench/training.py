@@ -6,12 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from poisonbench.defense import Batch, Objective, Pass
 from poisonbench.loader import Loader
@@ -71,7 +69,6 @@ def fit(
     """
     done = Training()
     optimizer = adamw(towers, recipe)
-    average = _Average(towers, recipe.average)
     started, step = time.perf_counter(), 0
     for epoch in range(1, recipe.epochs + 1):
         losses: list[float] = []
@@ -96,7 +93,6 @@ def fit(
             )
             if not math.isfinite(losses[-1]):
                 raise Diverged(step, epoch)
-            average.update(one.train)
             step, finished = step + 1, finished + len(rows)
             progress.advance(finished)
         done.pairs += finished
@@ -107,26 +103,8 @@ def fit(
         }
         done.history.append(report | (on_epoch(epoch, objective) if on_epoch else {}))
         progress.note(", ".join(f"{key} {value:.4g}" for key, value in done.history[-1].items()))
-    average.settle()
     done.seconds = time.perf_counter() - started
     return done
-
-
-class _Average:
-    """An exponential moving average of weights and buffers, which becomes the model when training ends."""
-
-    def __init__(self, towers: Towers, decay: float) -> None:
-        self._towers = towers
-        averaged = partial(AveragedModel, towers.model, use_buffers=True)
-        self._model = averaged(multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None  # type: ignore[no-untyped-call]
-
-    def update(self, stepped: bool) -> None:
-        if self._model is not None and stepped:
-            self._model.update_parameters(self._towers.model)
-
-    def settle(self) -> None:
-        if self._model is not None:
-            self._towers.model.load_state_dict(self._model.module.state_dict())
 
 
 def schedule(share: float, warmup: float) -> float:

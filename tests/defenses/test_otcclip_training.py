@@ -126,7 +126,7 @@ def test_the_chosen_captions_are_trained_on(lab: Lab, towers: Towers) -> None:
     assert sorted(partner.tolist()) == list(pool)
     text = towers.text(first_captions(lab, partner.tolist()))
     expected = clip_loss(towers.image(batch.images[0]).embedding, text.embedding, towers.scale)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_weight_zero_leaves_suspicious_rows_out(
@@ -140,7 +140,7 @@ def test_weight_zero_leaves_suspicious_rows_out(
     sound = ~torch.isin(batch.rows, bad)
     image, text = towers.image(batch.images[0][sound]), towers.text(batch.tokens[0][sound])
     expected = clip_loss(image.embedding, text.embedding, towers.scale)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_only_suspicious_rows_are_given_another_caption_and_theirs_stay_out_of_the_pool(
@@ -164,9 +164,8 @@ def test_in_the_warmup_all_pairs_are_trusted(lab: Lab, towers: Towers) -> None:
     batch = batch_of(lab, objective, range(32), share=0.1)
     loss = objective.loss(batch, towers)
     image, text = towers.image(batch.images[0]), towers.text(batch.tokens[0])
-    assert float(loss) == pytest.approx(
-        float(clip_loss(image.embedding, text.embedding, towers.scale)), rel=1e-5
-    )
+    expected = clip_loss(image.embedding, text.embedding, towers.scale)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert objective.partner.tolist() == list(range(ROWS))
     assert objective.separation.seen[:32].all(), "evidence is gathered all the same"
 
