@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Backend, similarity
-from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
 from pydantic import Field
 from torch import Tensor
 
@@ -23,9 +20,16 @@ from poisonbench.defense import (
     Pass,
     TextAugment,
 )
+from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
+from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
 from poisonbench.lab import Lab
 from poisonbench.pool import Pool
 from poisonbench.towers import Features, Towers
+
+LEFT_OUT = -1
+FEWEST = 3
+"""With so few references nothing can be standardised; such a stub of a batch is trusted."""
 
 
 class OTCCLIP(Defense):
@@ -55,6 +59,7 @@ class OTCCLIP(Defense):
             final_level: the same at the end of the run; the level moves linearly, as the test gains power.
             memory: how much of a row's evidence from earlier epochs is kept.
             warmup: share of the run in which all pairs are still trusted.
+            judge: test the pairs on images as they are (one more forward pass) or on the augmented view.
             references: mismatched captions per image in the test of soundness.
             beta: weight of the global cosine beside the OT similarity, in tests and matching.
             eps: entropy of the transport plans.
@@ -77,6 +82,7 @@ class OTCCLIP(Defense):
         final_level: float = Field(0.1, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
         warmup: float = Field(0.05, ge=0, lt=1)
+        judge: Literal["plain", "augmented"] = "plain"
         references: int = Field(24, ge=4)
         beta: float = Field(0.5, ge=0, le=1)
         eps: float = Field(0.1, gt=0)
@@ -104,6 +110,7 @@ class Reassigning(Objective):
         self.config, self.images, self.texts = config, config.images, config.texts
         self.views = 2 if config.intra else 1
         self.separation = Separation(pictures(lab.pairs.images), config.memory)
+        self._pictures = lab.pairs.images
         self.pool = Pool(config.pool)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0
@@ -120,24 +127,26 @@ class Reassigning(Objective):
         image, own = towers.image(batch.images[0]), towers.text(ids)
         offsets = torch.randperm(len(ids) - 1, generator=batch.rng)[: config.references] + 1
         shifts = [0, *offsets.tolist()]
-        suspect = self._suspicious(batch, image, own, shifts)
+        suspect = self._suspicious(batch, towers, image, own, shifts)
         text, weights = own, torch.ones(len(ids))
-        if suspect.any() and len(self.pool):
-            ids = self._recaptioned(batch, image, ids, suspect)
-            weights = torch.where(suspect, config.weight, 1.0)
-            text = towers.text(ids)
+        if suspect.any():
+            weights = torch.where(suspect, config.weight if len(self.pool) else 0.0, 1.0)
+            if config.weight and len(self.pool):
+                text = towers.text(self._recaptioned(batch, image, ids, suspect))
+            else:
+                self.partner[batch.rows[suspect]] = LEFT_OUT
         self._remember(batch, own, ~suspect)
         weights = weights.to(image.embedding.device)
         caption = self.partner[batch.rows].to(weights.device)
         loss = weighted_clip(image.embedding, text.embedding, towers.scale, weights, caption)
         near = shifts[: 1 + config.negatives]
         if config.inter:
-            loss = loss + config.inter * self._align(image, text, near, weights, towers)
+            loss = loss + config.inter * self._align(image, text, near, weights, caption, towers)
         if config.intra:
             other_image, other_text = towers.image(batch.images[1]), towers.text(batch.tokens[1])
-            ones = torch.ones_like(weights)
-            loss = loss + config.intra / 2 * self._align(image, other_image, near, ones, towers)
-            loss = loss + config.intra / 2 * self._align(own, other_text, near, ones, towers)
+            each, all_rows = torch.ones_like(weights), batch.rows.to(weights.device)
+            loss = loss + config.intra / 2 * self._align(image, other_image, near, each, all_rows, towers)
+            loss = loss + config.intra / 2 * self._align(own, other_text, near, each, all_rows, towers)
         return loss
 
     def assignment(self) -> Assignment:
@@ -161,11 +170,16 @@ class Reassigning(Objective):
             )
 
     @torch.no_grad()
-    def _suspicious(self, batch: Batch, image: Features, own: Features, shifts: list[int]) -> Tensor:
+    def _suspicious(
+        self, batch: Batch, towers: Towers, image: Features, own: Features, shifts: list[int]
+    ) -> Tensor:
         """Which rows of the batch need a new caption: bool (b,), on the CPU."""
         if self.config.reassign == "all":
             return torch.full((len(batch.rows),), batch.epoch % self.config.every == 0)
+        if len(shifts) <= FEWEST:
+            return torch.zeros(len(batch.rows), dtype=torch.bool)
         config = self.config
+        image = self._plain(batch, towers) if config.judge == "plain" else image
         fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
         coarse = torch.stack(
             [(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1
@@ -178,6 +192,13 @@ class Reassigning(Objective):
             sound = torch.ones_like(sound)
         self._sound += float(sound.sum())
         return ~sound
+
+    def _plain(self, batch: Batch, towers: Towers) -> Features:
+        """Features of the images as they are, not augmented, by the network as it is used at inference."""
+        mode = towers.training
+        features = towers.eval().image(self._pictures.fetch(batch.rows.numpy()))
+        towers.train(mode)
+        return features
 
     @torch.no_grad()
     def _recaptioned(self, batch: Batch, image: Features, ids: Tensor, suspect: Tensor) -> Tensor:
@@ -209,7 +230,13 @@ class Reassigning(Objective):
             )  # fmt: skip
 
     def _align(
-        self, first: Features, second: Features, shifts: list[int], weights: Tensor, towers: Towers
+        self,
+        first: Features,
+        second: Features,
+        shifts: list[int],
+        weights: Tensor,
+        caption: Tensor,
+        towers: Towers,
     ) -> Tensor:
         fit = ring(first, second, shifts, self.config.eps, self.config.iterations, self.config.backend)
-        return aligned(fit, shifts, weights, towers.scale, self.config.form)
+        return aligned(fit, shifts, weights, caption, towers.scale, self.config.form)

@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from poisonbench.defenses.otcclip.matcher import Backend, similarity
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.matcher import Backend, similarity
 from poisonbench.towers import Features
 
 Form = Literal["contrastive", "positive"]
@@ -34,13 +34,16 @@ def ring(
     return torch.stack(columns, dim=1)
 
 
-def aligned(fit: Tensor, shifts: Sequence[int], weights: Tensor, scale: Tensor, form: Form) -> Tensor:
+def aligned(
+    fit: Tensor, shifts: Sequence[int], weights: Tensor, caption: Tensor, scale: Tensor, form: Form
+) -> Tensor:
     """The OT objective of one pairing of views or modalities.
 
     Args:
         fit: (b, 1 + r) transport similarities on the ring; column 0 holds the pairs.
         shifts: the ring offsets of the columns.
-        weights: (b,) of the pairs.
+        weights: (b,) of the pairs; rows of weight 0 are no negatives either.
+        caption: (b,) which caption each row was given; rows that share one are no negatives of each other.
         scale: the exponentiated logit scale.
         form: contrastive (both directions) or positive pairs only.
     """
@@ -48,10 +51,17 @@ def aligned(fit: Tensor, shifts: Sequence[int], weights: Tensor, scale: Tensor, 
         return weighted(1 - fit[:, 0], weights)
     mirrored = torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts)], dim=1)
     first = torch.zeros(len(fit), dtype=torch.long, device=fit.device)
-    return sum(
-        weighted(F.cross_entropy(scale * side, first, reduction="none"), weights) / 2
-        for side in (fit, mirrored)
-    )  # type: ignore[return-value]
+    total = fit.new_zeros(())
+    for side, sign in ((fit, -1), (mirrored, 1)):
+        no_negative = torch.stack([_useless(weights, caption, sign * shift) for shift in shifts], dim=1)
+        no_negative[:, 0] = False
+        logits = (scale * side).masked_fill(no_negative, -1e4)
+        total = total + weighted(F.cross_entropy(logits, first, reduction="none"), weights) / 2
+    return total
+
+
+def _useless(weights: Tensor, caption: Tensor, shift: int) -> Tensor:
+    return (weights.roll(shift, 0) == 0) | (caption.roll(shift, 0) == caption)
 
 
 def weighted_clip(image: Tensor, text: Tensor, scale: Tensor, weights: Tensor, caption: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def similarity(
     iterations: int,
     backend: Backend = "torch",
 ) -> Tensor:
-    """1 - transport cost of aligned problems; the plan is constant, the cost carries the gradient (envelope theorem).
+    """1 - transport cost of aligned problems; the plan is constant, the cost carries the gradient (PLOT's stop-gradient).
 
     Args:
         visual: (..., m, d) unit vectors.

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from poisonbench.attacks.backdoor_badnet import BadNet
 
 from poisonbench.attack import Attack, Probe
+from poisonbench.attacks.backdoor_badnet import BadNet
 from poisonbench.conformance.data import every, tiny_data
 from poisonbench.errors import UserError
 from poisonbench.manifest import Manifest

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from poisonbench.attacks.targeted import Targeted
 
 from poisonbench.attack import Probe
+from poisonbench.attacks.targeted import Targeted
 from poisonbench.conformance.data import ODD, tiny_data
 from poisonbench.errors import UserError
 from poisonbench.manifest import Manifest

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from poisonbench.defenses.augment_only import AugmentOnly
 
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import Objective
+from poisonbench.defenses.augment_only import AugmentOnly
 from poisonbench.errors import UserError
 from poisonbench.lab import Lab
 from poisonbench.tier import Recipe

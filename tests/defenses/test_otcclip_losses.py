@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted, weighted_clip
-from poisonbench.defenses.otcclip.matcher import plan, similarity
 from torch import Tensor
 
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
+from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted, weighted_clip
+from poisonbench.defenses.otcclip.matcher import plan, similarity
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Features
 
@@ -60,7 +60,7 @@ def with_plans(first: Tensor, second: Tensor, held: list[Tensor], form: Form) ->
     for shift, coupling in zip(SHIFTS, held, strict=True):
         cost = 1 - first @ second[(torch.arange(ROWS) + shift) % ROWS].transpose(1, 2)
         columns.append(1 - (coupling * cost).sum(dim=(1, 2)))
-    return aligned(torch.stack(columns, dim=1), SHIFTS, WEIGHTS, SCALE, form)
+    return aligned(torch.stack(columns, dim=1), SHIFTS, WEIGHTS, torch.arange(len(WEIGHTS)), SCALE, form)
 
 
 def test_the_ring_holds_every_row_with_the_row_that_is_a_shift_away() -> None:
@@ -77,7 +77,7 @@ def test_the_ring_holds_every_row_with_the_row_that_is_a_shift_away() -> None:
 def test_the_gradient_equals_finite_differences_with_the_plan_held_fixed(form: Form) -> None:
     image, text = features(0, 3), features(2, 4, padding=1)
     held, ends = plans(image, text), (image.tokens.requires_grad_(), text.tokens.requires_grad_())
-    objective = aligned(fitted(image, text), SHIFTS, WEIGHTS, SCALE, form)
+    objective = aligned(fitted(image, text), SHIFTS, WEIGHTS, torch.arange(len(WEIGHTS)), SCALE, form)
     fixed = with_plans(*ends, held, form)
     assert objective.item() == pytest.approx(fixed.item(), abs=1e-9)
     for found, expected in zip(
@@ -92,7 +92,9 @@ def test_both_token_sets_are_moved_but_not_their_padding(form: Form) -> None:
     image, text = features(0, 3), features(2, 4, padding=1)
     for part in (image, text):
         part.tokens.requires_grad_()
-    aligned(fitted(image, text), SHIFTS, torch.ones(ROWS), SCALE, form).backward()  # type: ignore[no-untyped-call]
+    aligned(
+        fitted(image, text), SHIFTS, torch.ones(ROWS), torch.arange(len(torch.ones(ROWS))), SCALE, form
+    ).backward()  # type: ignore[no-untyped-call]
     for part in (image, text):
         gradient = part.tokens.grad
         assert gradient is not None and gradient[part.mask].abs().sum(dim=-1).all()
@@ -105,7 +107,7 @@ def test_both_towers_are_trained(form: Form) -> None:
     towers, batch = lab.fresh("model"), lab.pairs.images.fetch(torch.arange(6).numpy())
     captions = [lab.pairs.captions[row][0] for row in range(6)]
     fit = fitted(towers.image(batch), towers.text(lab.tokenizer(captions)))
-    aligned(fit, SHIFTS, torch.ones(6), towers.scale, form).backward()  # type: ignore[no-untyped-call]
+    aligned(fit, SHIFTS, torch.ones(6), torch.arange(len(torch.ones(6))), towers.scale, form).backward()  # type: ignore[no-untyped-call]
     for tower in (towers.model.visual, towers.model.text):
         reached = [p.grad for p in tower.parameters() if p.grad is not None]
         assert reached and any(gradient.any() for gradient in reached)
@@ -116,21 +118,27 @@ def test_the_contrastive_form_ranks_the_pair_above_others_in_both_directions() -
     fit = torch.full((ROWS, len(SHIFTS)), 0.2, dtype=torch.float64)
     fit[:, 0] = 0.9
     sharp = torch.tensor(100.0)
-    assert float(aligned(fit, SHIFTS, torch.ones(ROWS), sharp, "contrastive")) == pytest.approx(0, abs=1e-9)
+    assert float(
+        aligned(fit, SHIFTS, torch.ones(ROWS), torch.arange(len(torch.ones(ROWS))), sharp, "contrastive")
+    ) == pytest.approx(0, abs=1e-9)
     # image 0 likes the caption of row 3 (offset 3) best: one image and one caption are lost, of five each
     fit[0, 1] = 1.0
-    lost = aligned(fit, SHIFTS, torch.ones(ROWS), sharp, "contrastive")
+    lost = aligned(fit, SHIFTS, torch.ones(ROWS), torch.arange(len(torch.ones(ROWS))), sharp, "contrastive")
     assert float(lost) == pytest.approx((10 / 5 + 10 / 5) / 2, rel=1e-3)
     by_image, by_caption = (F.one_hot(torch.tensor(row), ROWS).double() for row in (0, 3))
-    for weights, expected in ((by_image, 5.0), (by_caption, 5.0), (1 - by_image - by_caption, 0.0)):
-        found = float(aligned(fit, SHIFTS, weights, sharp, "contrastive"))
+    for weights, expected in (
+        (by_image.clamp_min(1e-9), 5.0),  # rows of weight 0 would be no negatives
+        (by_caption.clamp_min(1e-9), 5.0),
+        (1 - by_image - by_caption, 0.0),
+    ):
+        found = float(aligned(fit, SHIFTS, weights, torch.arange(len(weights)), sharp, "contrastive"))
         assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_positive_form_is_the_mean_distance_of_pairs() -> None:
     image, text = features(0, 4), features(2, 5)
     fit = fitted(image, text)
-    found = aligned(fit, SHIFTS, torch.ones(ROWS), SCALE, "positive")
+    found = aligned(fit, SHIFTS, torch.ones(ROWS), torch.arange(len(torch.ones(ROWS))), SCALE, "positive")
     assert float(found) == pytest.approx(float(1 - fit[:, 0].mean()))
 
 
@@ -182,7 +190,9 @@ def test_without_any_weight_every_objective_is_zero() -> None:
     image, text, nothing = features(0, 4), features(2, 5), torch.zeros(ROWS)
     assert float(weighted_clip(image.embedding, text.embedding, SCALE, nothing, torch.arange(ROWS))) == 0
     for form in get_args(Form):
-        assert float(aligned(fitted(image, text), SHIFTS, nothing, SCALE, form)) == 0
+        assert (
+            float(aligned(fitted(image, text), SHIFTS, nothing, torch.arange(len(nothing)), SCALE, form)) == 0
+        )
 
 
 @forms
@@ -195,5 +205,21 @@ def test_a_row_without_weight_is_no_anchor_of_the_ot_objectives(form: Form) -> N
     worse.tokens[2] = -worse.tokens[2]
     column = fit.clone()
     column[2, 0] = fitted(worse, text)[2, 0]
-    same = aligned(column, SHIFTS, weights, SCALE, form)
-    assert float(same) == pytest.approx(float(aligned(fit, SHIFTS, weights, SCALE, form)), rel=1e-9)
+    same = aligned(column, SHIFTS, weights, torch.arange(len(weights)), SCALE, form)
+    assert float(same) == pytest.approx(
+        float(aligned(fit, SHIFTS, weights, torch.arange(len(weights)), SCALE, form)), rel=1e-9
+    )
+
+
+def test_rows_of_weight_zero_and_rows_with_the_same_caption_are_no_negatives_on_the_ring() -> None:
+    fit = torch.full((ROWS, len(SHIFTS)), 0.2, dtype=torch.float64)
+    fit[0, 1] = 5.0
+    liked = SHIFTS[1] % ROWS
+    weights, captions = torch.ones(ROWS), torch.arange(ROWS)
+    hurt = float(aligned(fit, SHIFTS, weights, captions, SCALE, "contrastive"))
+    twins = captions.clone()
+    twins[liked] = twins[0]
+    absent = weights.clone()
+    absent[liked] = 0.0
+    assert float(aligned(fit, SHIFTS, weights, twins, SCALE, "contrastive")) < hurt / 2
+    assert float(aligned(fit, SHIFTS, absent, captions, SCALE, "contrastive")) < hurt / 2

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from poisonbench.defenses.otcclip import matcher
 from poisonbench.defenses.otcclip.matcher import Backend, plan, similarity
-from torch import Tensor
 
 ENOUGH = 2000
 """Iterations after which the small problems here have converged."""

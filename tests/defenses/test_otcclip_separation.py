@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
 from poisonbench.pairs import ArrayImages
 
 BATCH, REFERENCES = 64, 24

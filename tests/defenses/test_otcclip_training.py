@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from poisonbench.defenses.otcclip import OTCCLIP
-from poisonbench.defenses.otcclip.defense import Reassigning
-from poisonbench.defenses.roclip import RoCLIP
 from torch import Tensor
 
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import Batch, Objective
+from poisonbench.defenses.otcclip import OTCCLIP
+from poisonbench.defenses.otcclip.defense import Reassigning
+from poisonbench.defenses.roclip import RoCLIP
 from poisonbench.lab import Lab
 from poisonbench.losses import clip_loss
 from poisonbench.tier import Recipe

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from poisonbench.defenses.augment_only import AugmentOnly
-from poisonbench.defenses.roclip import Matching, RoCLIP
 from torch import Tensor
 
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import Batch, Defense, Objective
+from poisonbench.defenses.augment_only import AugmentOnly
+from poisonbench.defenses.roclip import Matching, RoCLIP
 from poisonbench.errors import UserError
 from poisonbench.lab import Lab
 from poisonbench.losses import clip_loss
