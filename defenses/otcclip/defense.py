@@ -22,7 +22,7 @@ from poisonbench.defense import (
 )
 from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Backend, similarity
-from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
+from poisonbench.defenses.otcclip.separation import Separation, halves, pictures, standardised
 from poisonbench.lab import Lab
 from poisonbench.pool import Pool
 from poisonbench.towers import Features, Towers
@@ -59,7 +59,9 @@ class OTCCLIP(Defense):
             final_level: the same at the end of the run; the level moves linearly, as the test gains power.
             memory: how much of a row's evidence from earlier epochs is kept.
             warmup: share of the run in which all pairs are still trusted.
-            judge: test the pairs on images as they are (one more forward pass) or on the augmented view.
+            judge: test the pairs on both halves of the image, either of which must fit (a local trigger is in one of them; two
+                more forward passes), on the plain image (one), or on the augmented view (none).
+            copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
             references: mismatched captions per image in the test of soundness.
             beta: weight of the global cosine beside the OT similarity, in tests and matching.
             eps: entropy of the transport plans.
@@ -78,11 +80,12 @@ class OTCCLIP(Defense):
 
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
-        level: float = Field(0.25, gt=0, lt=1)
-        final_level: float = Field(0.1, gt=0, lt=1)
+        level: float = Field(0.2, gt=0, lt=1)
+        final_level: float = Field(0.08, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
         warmup: float = Field(0.05, ge=0, lt=1)
-        judge: Literal["plain", "augmented"] = "plain"
+        judge: Literal["halves", "plain", "augmented"] = "plain"
+        copies: Literal["one", "many"] = "one"
         references: int = Field(24, ge=4)
         beta: float = Field(0.5, ge=0, le=1)
         eps: float = Field(0.1, gt=0)
@@ -109,7 +112,11 @@ class Reassigning(Objective):
     def __init__(self, config: OTCCLIP.Config, lab: Lab) -> None:
         self.config, self.images, self.texts = config, config.images, config.texts
         self.views = 2 if config.intra else 1
-        self.separation = Separation(pictures(lab.pairs.images), config.memory)
+        groups = pictures(lab.pairs.images)
+        self.separation = Separation(groups, config.memory)
+        self._share = (
+            1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
+        )
         self._pictures = lab.pairs.images
         self.pool = Pool(config.pool)
         self.partner = torch.arange(len(lab.pairs))
@@ -128,9 +135,9 @@ class Reassigning(Objective):
         offsets = torch.randperm(len(ids) - 1, generator=batch.rng)[: config.references] + 1
         shifts = [0, *offsets.tolist()]
         suspect = self._suspicious(batch, towers, image, own, shifts)
-        text, weights = own, torch.ones(len(ids))
+        text, weights = own, self._share[batch.rows]
         if suspect.any():
-            weights = torch.where(suspect, config.weight if len(self.pool) else 0.0, 1.0)
+            weights = weights * torch.where(suspect, config.weight if len(self.pool) else 0.0, 1.0)
             if config.weight and len(self.pool):
                 text = towers.text(self._recaptioned(batch, image, ids, suspect))
             else:
@@ -179,26 +186,40 @@ class Reassigning(Objective):
         if len(shifts) <= FEWEST:
             return torch.zeros(len(batch.rows), dtype=torch.bool)
         config = self.config
-        image = self._plain(batch, towers) if config.judge == "plain" else image
-        fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
-        coarse = torch.stack(
-            [(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1
-        )
-        fits = zip(standardised(coarse, shifts), standardised(fine, shifts), strict=True)
-        mixed = [(config.beta * c + (1 - config.beta) * f).float().cpu() for c, f in fits]
-        level = config.level + batch.progress * (config.final_level - config.level)
-        sound = self.separation.judge(batch.rows, mixed[0], mixed[1], level)
+        judged = [self._evidence(view, own, shifts) for view in self._looks(batch, towers, image)]
+        own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
+        sound = self.separation.judge(batch.rows, own_fit, decoy_fit, self._level(batch.progress))
         if batch.progress < config.warmup:
             sound = torch.ones_like(sound)
         self._sound += float(sound.sum())
         return ~sound
 
-    def _plain(self, batch: Batch, towers: Towers) -> Features:
-        """Features of the images as they are, not augmented, by the network as it is used at inference."""
-        mode = towers.training
-        features = towers.eval().image(self._pictures.fetch(batch.rows.numpy()))
+    def _level(self, progress: float) -> float:
+        return self.config.level + progress * (self.config.final_level - self.config.level)
+
+    def _evidence(self, image: Features, own: Features, shifts: list[int]) -> tuple[Tensor, Tensor]:
+        """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
+        config = self.config
+        fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
+        coarse = torch.stack(
+            [(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1
+        )
+        fits = zip(standardised(coarse, shifts), standardised(fine, shifts), strict=True)
+        first, second = ((config.beta * c + (1 - config.beta) * f).float().cpu() for c, f in fits)
+        return first, second
+
+    def _looks(self, batch: Batch, towers: Towers, augmented: Features) -> list[Features]:
+        """What of the images is judged; the network is used as at inference, unless the training view serves."""
+        if self.config.judge == "augmented":
+            return [augmented]
+        mode, images = towers.training, self._pictures.fetch(batch.rows.numpy()).float() / 255
+        towers.eval()
+        looks = [
+            towers.image(part)
+            for part in (halves(images, batch.rng) if self.config.judge == "halves" else [images])
+        ]
         towers.train(mode)
-        return features
+        return looks
 
     @torch.no_grad()
     def _recaptioned(self, batch: Batch, image: Features, ids: Tensor, suspect: Tensor) -> Tensor:

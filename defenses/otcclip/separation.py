@@ -52,6 +52,14 @@ def pictures(images: ImageStore, batch: int = 1024) -> Tensor:
     return torch.unique((small / 8).to(torch.uint8).flatten(1), dim=0, return_inverse=True)[1]
 
 
+def halves(images: Tensor, rng: torch.Generator) -> list[Tensor]:
+    """Two opposite parts of every image (60% of the side; left and right or top and bottom), enlarged to the full size."""
+    side = images.shape[-1]
+    part, axis = max(1, round(0.6 * side)), -1 - int(torch.randint(2, (), generator=rng))
+    pieces = (images.narrow(axis, 0, part), images.narrow(axis, side - part, part))
+    return [F.interpolate(piece, size=(side, side), mode="bilinear", align_corners=False) for piece in pieces]
+
+
 class Separation:
     """Evidence for the soundness of every row, kept over the epochs.
 
