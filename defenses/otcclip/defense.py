@@ -35,7 +35,7 @@ FEWEST = 3
 class OTCCLIP(Defense):
     """Images get a new caption from a pool, the nearest by optimal transport of visual patches to text tokens.
 
-    Established (abstract, section 5.1 of our notes): captions are re-assigned by an OT distance between fine-grained feature
+    Established (the paper's abstract): captions are re-assigned by an OT distance between fine-grained feature
     sets, global and fine-grained features are combined, OT objectives align across and within modalities. Everything else,
     the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file.
     """

@@ -1,7 +1,7 @@
 """Image augmentation on whole batches, every image with its own draw.
 
 The policies: ``flip`` is a horizontal flip; ``mild`` adds a weak colour jitter and a crop of at least three quarters of
-the area; ``light`` a stronger jitter, a crop of at least 40% and some greyscale; ``roclip`` is the policy of RoCLIP and
+the area; ``light`` the same with a crop of at least half of it; ``roclip`` is the policy of RoCLIP and
 SAFECLIP (their released code: flip, RandomResizedCrop .08-1, ColorJitter .5/.5/.5/.1 with probability .8, greyscale .2,
 Gaussian blur), with the blur's width as a share of the image side.
 """
@@ -39,7 +39,7 @@ def augment(images: Tensor, policy: ImageAugment, rng: Generator) -> Tensor:
         case "mild":
             return jitter(crop(images, rng, 0.75), rng, 0.3, 0.05, 0.8)
         case "light":
-            return greyscale(jitter(crop(images, rng, 0.4), rng, 0.4, 0.1, 0.8), rng, 0.1)
+            return jitter(crop(images, rng, 0.5), rng, 0.3, 0.05, 0.8)
         case "roclip":
             return blur(greyscale(jitter(crop(images, rng, 0.08), rng, 0.5, 0.1, 0.8), rng, 0.2), rng)
 
