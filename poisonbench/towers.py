@@ -122,12 +122,7 @@ def build_towers(model: str, tokenizer: Tokenizer, *, seed: int, device: str, bf
     """
     import open_clip
 
-    register()
-    config = open_clip.get_model_config(model)
-    if config is None:
-        raise UserError(
-            f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}"
-        )
+    config = model_config(model)
     text = {**config["text_cfg"], "vocab_size": tokenizer.size, "context_length": tokenizer.context}
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
@@ -152,15 +147,23 @@ def image_side(model: str) -> int:
     Raises:
         UserError: if open_clip has no configuration of that name.
     """
+    return int(model_config(model)["vision_cfg"].get("image_size", 224))
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, ours included.
+
+    Raises:
+        UserError: if open_clip has no configuration of that name.
+    """
     import open_clip
 
     register()
-    config = open_clip.get_model_config(model)
+    config: dict[str, Any] | None = open_clip.get_model_config(model)
     if config is None:
-        raise UserError(
-            f"field 'model.name': open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}"
-        )
-    return int(config["vision_cfg"].get("image_size", 224))
+        known = did_you_mean(model, open_clip.list_models())
+        raise UserError(f"field 'model.name': open_clip has no model '{model}'; {known}")
+    return config
 
 
 def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
