@@ -21,14 +21,22 @@ HEADER = "| attack | defence | seeds | ASR (95% interval) | base | gain | zero-s
 def main(board: Path, tier: str) -> None:
     """One row per attack (with its target), defence and configuration, over its seeds."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in published(board / "records").values():
-        if record.tier == tier:
-            target = record.attack.config.get("target")
-            attack = f"`{record.attack.name}`" + (f" ({target})" if target else "")
-            groups[attack, f"`{record.defense.name}`"].append(record)
+    records = [record for record in published(board / "records").values() if record.tier == tier]
+    for record in records:
+        target = record.attack.config.get("target")
+        attack = f"`{record.attack.name}`" + (f" ({target})" if target else "")
+        groups[attack, _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
         click.echo(f"| {attack} | {defense} | {_row([r for r in records if r.status == 'done'])} |")
+
+
+def _label(record: Record, records: list[Record]) -> str:
+    """The defence, with the fields in which its published configurations differ."""
+    others = [other.defense.config for other in records if other.defense.name == record.defense.name]
+    own = record.defense.config
+    differing = [key for key in sorted(own) if any(other.get(key) != own[key] for other in others)]
+    return f"`{record.defense.name}`" + "".join(f" {key}={own[key]}" for key in differing)
 
 
 def _row(records: list[Record]) -> str:
