@@ -80,8 +80,8 @@ class OTCCLIP(Defense):
 
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
-        level: float = Field(0.14, gt=0, lt=1)
-        final_level: float = Field(0.05, gt=0, lt=1)
+        level: float = Field(0.12, gt=0, lt=1)
+        final_level: float = Field(0.04, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
         warmup: float = Field(0.05, ge=0, lt=1)
         judge: Literal["halves", "plain", "augmented"] = "plain"
