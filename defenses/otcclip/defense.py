@@ -136,6 +136,7 @@ class Reassigning(Objective):
         shifts = [0, *offsets.tolist()]
         suspect = self._suspicious(batch, towers, image, own, shifts)
         text, weights = own, self._share[batch.rows]
+        self.partner[batch.rows] = batch.rows
         if suspect.any():
             weights = weights * torch.where(suspect, config.weight if len(self.pool) else 0.0, 1.0)
             if config.weight and len(self.pool):
