@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.losses import clip_loss
-from poisonbench.pairs import Pairs, Rows
+from poisonbench.pairs import Chosen, Pairs, Rows
 from poisonbench.settings import Settings, validated
 
 if TYPE_CHECKING:
@@ -176,6 +176,14 @@ class Curation:
     keep: npt.NDArray[np.bool_] | None = None
     captions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     scores: npt.NDArray[np.float64] | None = None
+
+    def applied(self, pairs: Pairs) -> Pairs:
+        """What is left of ``pairs`` to train on: the kept rows in their order, with their new captions."""
+        captions = [self.captions.get(row, options) for row, options in enumerate(pairs.captions)]
+        if self.keep is None:
+            return Pairs(pairs.images, captions, pairs.fingerprint)
+        rows = np.flatnonzero(self.keep)
+        return Pairs(Chosen(pairs.images, rows), [captions[row] for row in rows], pairs.fingerprint)
 
 
 @dataclass(frozen=True)

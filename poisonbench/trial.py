@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from poisonbench.attack import Attack
 from poisonbench.cell import Cell
-from poisonbench.defense import Curation, Defense
+from poisonbench.defense import Defense
 from poisonbench.device import peak_memory, prepare
 from poisonbench.evaluation import evaluate
 from poisonbench.evaluation.attack_probe import check_probe
@@ -25,7 +25,7 @@ from poisonbench.evaluation.zero_shot import class_weights, logits
 from poisonbench.lab import Lab
 from poisonbench.manifest import Manifest
 from poisonbench.neutralized import Neutralized
-from poisonbench.pairs import Chosen, Pairs
+from poisonbench.pairs import Pairs
 from poisonbench.progress import Journal, Progress
 from poisonbench.provenance import provenance
 from poisonbench.randomness import Key, numpy_rng, stable_seed
@@ -94,7 +94,7 @@ def _story(cell: Cell, folder: Path, progress: Progress, seen: Measured) -> Outp
     started = time.perf_counter()
     curation = defense.curate(poisoned, lab)
     watch = Neutralized(manifest, poisoned, len(data.train), curation)
-    towers = _trained(cell, defense, lab.on(_kept(poisoned, curation)), watch, seen)
+    towers = _trained(cell, defense, lab.on(curation.applied(poisoned)), watch, seen)
     towers = repaired(defense.repair(lab), lab, towers, partial(_validation_accuracy, data), seen.training)
     seen.training_seconds = time.perf_counter() - started
     seen.poison = watch.count()
@@ -135,14 +135,6 @@ def _lab(
         _clean=data.clean, _classes=(data.headline.classes, data.headline.templates),
     )  # fmt: skip
     return lab, fresh
-
-
-def _kept(poisoned: Pairs, curation: Curation) -> Pairs:
-    captions = [curation.captions.get(row, options) for row, options in enumerate(poisoned.captions)]
-    if curation.keep is None:
-        return Pairs(poisoned.images, captions, poisoned.fingerprint)
-    rows = np.flatnonzero(curation.keep)
-    return Pairs(Chosen(poisoned.images, rows), [captions[row] for row in rows], poisoned.fingerprint)
 
 
 def _trained(cell: Cell, defense: Defense, lab: Lab, watch: Neutralized, seen: Measured) -> Towers:

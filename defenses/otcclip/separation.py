@@ -73,7 +73,7 @@ class Separation:
         self.memory, self._groups = memory, groups
         self.evidence, self.seen = torch.zeros(len(groups)), torch.zeros(len(groups), dtype=torch.bool)
         self._size = torch.bincount(groups)
-        self._rows_of = [rows for rows in torch.argsort(groups, stable=True).split(self._size.tolist())]
+        self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
         self._decoys = torch.zeros(0)
 
     def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> Tensor:

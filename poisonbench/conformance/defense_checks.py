@@ -17,7 +17,7 @@ from torch import Tensor
 from poisonbench.conformance.check import Broken, Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
 from poisonbench.conformance.data import digest, every, tiny_data
-from poisonbench.conformance.defense_rehearsal import EPOCHS, kept, rehearse, rehearsed, tiny_lab, trained
+from poisonbench.conformance.defense_rehearsal import EPOCHS, rehearse, rehearsed, tiny_lab, trained
 from poisonbench.defense import Objective, Pass, Screen
 
 
@@ -73,7 +73,7 @@ def sees_what_it_declares(plugin: Plugin) -> None:
     """Nothing is looked at that the card does not declare in sees."""
     defense, lab = plugin(), tiny_lab(tiny_data(), plugin.card)
     try:
-        lab = lab.on(kept(lab.pairs, defense.curate(lab.pairs, lab)))
+        lab = lab.on(defense.curate(lab.pairs, lab).applied(lab.pairs))
         towers = lab.train(defense.objective(lab))
         defense.repair(lab)
         defense.screen(towers, lab)

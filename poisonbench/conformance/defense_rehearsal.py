@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,6 @@ from poisonbench.defense import (
     Sight,
 )
 from poisonbench.lab import Lab
-from poisonbench.pairs import Chosen, Pairs
 from poisonbench.randomness import Key, stable_seed
 from poisonbench.sources import Data
 from poisonbench.tier import Recipe
@@ -83,7 +81,7 @@ def rehearse(plugin: Plugin) -> Rehearsal:
     data, defense = tiny_data(), plugin()
     lab = tiny_lab(data, plugin.card.model_copy(update={"sees": ALL_SIGHTS}))
     curation = defense.curate(lab.pairs, lab)
-    lab = lab.on(kept(lab.pairs, curation))
+    lab = lab.on(curation.applied(lab.pairs))
     towers, notes = lab.fresh("model"), Notes()
     objective = watched(defense.objective(lab), towers, notes)
     crash = None
@@ -128,13 +126,6 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
         _clean=data.clean,
         _classes=(task.classes, task.templates),
     )
-
-
-def kept(pairs: Pairs, curation: Curation) -> Pairs:
-    """The pairs as a defence's curation leaves them."""
-    rows = np.arange(len(pairs)) if curation.keep is None else np.flatnonzero(curation.keep)
-    captions = [tuple(curation.captions.get(row, pairs.captions[row])) for row in rows.tolist()]
-    return Pairs(Chosen(pairs.images, rows), captions, f"{pairs.fingerprint}:curated")
 
 
 def watched(objective: Objective, towers: Towers, notes: Notes) -> Objective:
