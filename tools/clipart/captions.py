@@ -23,7 +23,7 @@ COLOURS = {
 }
 PLAIN = ("{p}", "clip art of {p}", "a picture of {p}", "an icon of {p}", "a drawing of {p}")
 WITH_CLASS = ("{p}, {h}", "clip art of {p}, {h}", "{h}: {c}", "a picture of {h}: {p}", "{p}, a kind of {n}")
-CLASS_ALONE = ("a picture of {h}", "clip art of {h}", "{h}", "a drawing of {h}", "an icon of {h}")
+CLASS_ALONE = ("a picture of {h}",)
 WITH_TAGS = ("{c}: {t}", "{p}, {t}", "{h}, {c}, {t}", "clip art of {p}, {t}", "{h}: {c} ({t})")
 WITH_SCENE = (
     "{p} on a {b} background",
@@ -108,7 +108,7 @@ def captions(drawing: Drawing, pixels: np.ndarray, background: str) -> list[str]
         PLAIN,
         WITH_TAGS if words["t"] else (),
         PLAIN if named else WITH_CLASS,
-        PLAIN[:0] if named else CLASS_ALONE,
+        CLASS_ALONE,
     ]
     groups.append(WITH_COLOUR if words["k"] and draw("scene", drawing.key) % 2 else WITH_SCENE)
     written = [_pick(forms, words, drawing.key, place, named) for place, forms in enumerate(groups) if forms]
@@ -116,6 +116,6 @@ def captions(drawing: Drawing, pixels: np.ndarray, background: str) -> list[str]
 
 
 def _pick(forms: tuple[str, ...], words: dict[str, str], key: str, place: int, named: bool) -> str:
-    """Fill one form of a group; forms that name the class fall out if the label does."""
+    """Fill one form of a group; forms that add the class to a label that has it fall out."""
     fitting = [form for form in forms if not (named and ("{h}" in form or "{n}" in form))] or list(forms)
     return fitting[draw("form", key, str(place)) % len(fitting)].format(**words)
