@@ -80,8 +80,8 @@ class OTCCLIP(Defense):
 
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
-        level: float = Field(0.12, gt=0, lt=1)
-        final_level: float = Field(0.04, gt=0, lt=1)
+        level: float = Field(0.3, gt=0, lt=1)
+        final_level: float = Field(0.12, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
         warmup: float = Field(0.05, ge=0, lt=1)
         judge: Literal["halves", "plain", "augmented"] = "plain"
@@ -93,7 +93,7 @@ class OTCCLIP(Defense):
         backend: Backend = "torch"
         pool: int = Field(21845, ge=1)
         shortlist: int = Field(16, ge=1)
-        weight: float = Field(0.15, ge=0, le=1)
+        weight: float = Field(0.6, ge=0, le=1)
         inter: float = Field(0.5, ge=0)
         intra: float = Field(0.0, ge=0)
         negatives: int = Field(8, ge=1)
