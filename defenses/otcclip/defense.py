@@ -80,8 +80,8 @@ class OTCCLIP(Defense):
 
         reassign: Literal["suspicious", "all"] = "suspicious"
         every: int = Field(2, ge=1)
-        level: float = Field(0.3, gt=0, lt=1)
-        final_level: float = Field(0.12, gt=0, lt=1)
+        level: float = Field(0.25, gt=0, lt=1)
+        final_level: float = Field(0.1, gt=0, lt=1)
         memory: float = Field(0.5, ge=0, lt=1)
         warmup: float = Field(0.05, ge=0, lt=1)
         judge: Literal["halves", "plain", "augmented"] = "plain"
