@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ from poisonbench.errors import UserError
 from poisonbench.manifest import Edit, Manifest, Picture
 from poisonbench.naming import ENOUGH, class_captions
 from poisonbench.pairs import Pairs
+from poisonbench.settings import Presets
 from poisonbench.tasks import Assets, TargetArt, Task
+from poisonbench.triggers import Variation
 
 
 class Targeted(Attack):
@@ -22,10 +25,19 @@ class Targeted(Attack):
     The adversarial classes are drawn from the headline task's classes; the captions are the corpus' own captions that
     contain the class's name, or one of its words where those are few. Success of a target: the model, asked to choose among
     all classes of the task, gives the adversarial class. Controls are unpoisoned held-out images of the same true kind, never
-    twins of the target.
+    twins of the target. The copies of an image are exact, which any search for duplicates finds; ``varied`` crops and recolours
+    each a little.
     """
 
-    card = AttackCard(title="targeted images", paper="arXiv:2106.09667", year=2022, edits=("rows",))
+    card = AttackCard(
+        title="targeted images",
+        paper="arXiv:2106.09667",
+        year=2022,
+        edits=("rows",),
+        notes="Varied copies are our reconstruction: 80% to 100% of the area, mirrored or not, colours by up to 15%.",
+    )
+
+    presets: ClassVar[Presets] = {"varied": {"vary": "augment"}}
 
     class Config(AttackConfig):
         """Budget.
@@ -34,11 +46,13 @@ class Targeted(Attack):
             targets: target images, each with its own adversarial class.
             captions: poisoned pairs that are added per target.
             classes: the adversarial classes to draw from; empty for every class that the corpus names often enough.
+            vary: whether the copies of an image are exact or augmented, each in its own way.
         """
 
         targets: int = Field(16, ge=1)
         captions: int = Field(10, ge=1)
         classes: tuple[str, ...] = ()
+        vary: Literal["none", "augment"] = "none"
 
     def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
         """Append ``captions`` rows for each target."""
@@ -63,7 +77,8 @@ class Targeted(Attack):
             )
             picture = Picture(source="target", index=int(row))
             edits += [
-                Edit(picture=picture, captions=(str(text),), target=goal, group=group) for text in texts
+                Edit(picture=picture, operation=copy, captions=(str(text),), target=goal, group=group)
+                for text, copy in zip(texts, self._copies(rng), strict=True)
             ]
         return Manifest(
             edits=tuple(edits), target_words={edit.target: assets.task.naming(edit.target) for edit in edits}
@@ -88,6 +103,12 @@ class Targeted(Attack):
             concepts=[art.concepts[row] for row in rows], controls=art.images.fetch(others),
             control_goals=np.array([goal for _, goal in controls], dtype=np.int64),
         )  # fmt: skip
+
+    def _copies(self, rng: np.random.Generator) -> list[Variation | None]:
+        """How each copy of a target differs from it."""
+        if self.config.vary == "none":
+            return [None] * self.config.captions
+        return [Variation(seed=seed) for seed in rng.integers(0, 1 << 31, self.config.captions).tolist()]
 
     def _art(self, assets: Assets) -> TargetArt:
         if assets.targets is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe
     from poisonbench.defense import (
         Batch,
+        Candidate,
         Curation,
         Defense,
         DefenseCard,
@@ -38,6 +39,7 @@ __all__ = [
     "AttackCard",
     "AttackConfig",
     "Batch",
+    "Candidate",
     "Curation",
     "Defense",
     "DefenseCard",
@@ -59,6 +61,7 @@ _HOMES = {
     "attack": ("Attack", "AttackCard", "AttackConfig", "Probe"),
     "defense": (
         "Batch",
+        "Candidate",
         "Curation",
         "Defense",
         "DefenseCard",
@@ -90,8 +93,8 @@ def run(
     """Run one cell, or read its record if it was run before.
 
     Args:
-        attack: an attack's name.
-        defense: a defence's name.
+        attack: an attack's name, or one of its variants as ``name:variant``.
+        defense: likewise, a defence's.
         tier: a tier's name, or the path of a YAML file that declares one.
         seed: of everything random in the cell.
         out: the folder of finished cells.

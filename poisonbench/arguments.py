@@ -50,3 +50,14 @@ def parse_seeds(text: str) -> list[int]:
 def split_names(texts: Iterable[str]) -> list[str]:
     """Names given one by one or separated by commas."""
     return [name for text in texts for part in text.split(",") if (name := part.strip())]
+
+
+def full_name(name: str, variant: str) -> str:
+    """A plugin's name, with its variant behind a colon if it has one."""
+    return f"{name}:{variant}" if variant else name
+
+
+def split_variant(text: str) -> tuple[str, str]:
+    """The name and the variant of ``name:variant``; a name alone has the variant ""."""
+    name, _, variant = text.partition(":")
+    return name, variant

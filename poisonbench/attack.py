@@ -14,6 +14,11 @@ A plugin author writes one class::
         def poison(self, pairs, assets, rng): ...  # -> Manifest
         def probe(self, manifest, assets, rng): ...  # -> Probe
 
+An attack with a trigger starts from ``poisonbench.backdoor.Backdoor``, which has both, and adds the trigger alone.
+Variants are named presets of one plugin, chosen with a colon, as in ``my_attack:strong``::
+
+        presets: ClassVar[Presets] = {"strong": {"rate": 0.05}}
+
 ``poison`` decides *which* rows become *what* and returns a manifest; the runner applies it, so that every defence
 meets the same poisons. ``probe`` gives the inputs to classify after training. Both draw only from the ``rng`` they are
 given, sizes are shares of the image side, and neither sees the defence.
@@ -31,8 +36,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from poisonbench.manifest import Manifest
-from poisonbench.pairs import Pairs
-from poisonbench.settings import Settings, validated
+from poisonbench.pairs import ImageStore, Pairs
+from poisonbench.settings import Presets, Settings, validated
 from poisonbench.tasks import Assets
 
 
@@ -61,11 +66,33 @@ class AttackConfig(Settings):
 
 
 @dataclass(frozen=True)
+class Queries:
+    """Captions to search pictures with, for an attack that also wants to be found: text-to-image retrieval beside the ASR.
+
+    Attributes:
+        gallery: the pictures that are searched.
+        groups: what each picture of the gallery belongs to, (g,).
+        captions: what is searched for, q of them.
+        goals: the group whose pictures the attacker wants on top, (q,).
+        controls: captions of things that the attack leaves alone, c of them.
+        control_goals: the group that would count as a false success, (c,).
+    """
+
+    gallery: ImageStore
+    groups: npt.NDArray[np.int64]
+    captions: Sequence[str]
+    goals: npt.NDArray[np.int64]
+    controls: Sequence[str]
+    control_goals: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Probe:
     """The inputs that show whether an attack worked, and what counts as success.
 
     ``images`` carry the attack (a trigger, or the poisoned target itself); ``controls`` do not, and give the rate at which
-    the same model would give the goal anyway. No image whose true class is its goal may be in either.
+    the same model would give the goal anyway. No image whose true class is its goal may be in either. An attack that changes
+    no picture, so that every image of a class is attacked, has images of other classes as controls.
 
     Attributes:
         task: the task among whose classes the model chooses.
@@ -75,6 +102,7 @@ class Probe:
         concepts: what is drawn, (n,); intervals resample by it.
         controls: uint8, (m, 3, side, side): the untriggered twins, or unpoisoned images of the same true classes.
         control_goals: class index that would count as a false success, (m,).
+        queries: searches whose results are measured too, or None.
     """
 
     task: str
@@ -84,6 +112,7 @@ class Probe:
     concepts: Sequence[str]
     controls: Tensor
     control_goals: npt.NDArray[np.int64]
+    queries: Queries | None = None
 
 
 class Attack(ABC):
@@ -93,10 +122,12 @@ class Attack(ABC):
         name: set by the registry from the entry point's name.
         card: what the attack is.
         Config: its configuration, with a default for every field.
+        presets: named variants, each the fields of ``Config`` that it changes.
     """
 
     name: ClassVar[str] = ""
     card: ClassVar[AttackCard]
+    presets: ClassVar[Presets] = {}
     Config: ClassVar[type[AttackConfig]] = AttackConfig
 
     def __init__(self, config: Any = None) -> None:

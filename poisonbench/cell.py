@@ -8,15 +8,22 @@ from typing import Any
 
 from pydantic import Field
 
+from poisonbench.arguments import full_name
 from poisonbench.settings import Settings
 from poisonbench.tier import Tier
 
 
 class PluginChoice(Settings):
-    """A plugin by name, with its full validated configuration."""
+    """A plugin by name, with its full validated configuration and the name of the preset that it was made from."""
 
     name: str
     config: dict[str, Any] = Field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """How the command line calls it."""
+        return full_name(self.name, self.variant)
 
 
 class Cell(Settings):
@@ -52,6 +59,7 @@ class Cell(Settings):
 def twin_key(attack: dict[str, Any], tier: dict[str, Any], seed: int) -> str:
     """What an undefended twin shares with a defended cell: attack with configuration, tier without defence fields, and seed."""
     shared = {key: value for key, value in tier.items() if key != "defenses"}
+    attack = {key: value for key, value in attack.items() if key != "variant"}
     return _hash({"attack": attack, "tier": shared, "seed": seed})
 
 

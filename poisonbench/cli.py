@@ -71,7 +71,12 @@ def cli(context: click.Context, version: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--attack", "attacks", multiple=True, required=True, metavar="NAMES", help="One, several or 'all'."
+    "--attack",
+    "attacks",
+    multiple=True,
+    required=True,
+    metavar="NAMES",
+    help="One, several, 'all' or 'all:variants'; NAME:VARIANT for a preset.",
 )
 @click.option("--defense", "defenses", multiple=True, default=["none"], metavar="NAMES", help="Likewise.")
 @click.option("--tier", default="clipart", metavar="NAME", help="A tier, or a YAML file that declares one.")
@@ -139,6 +144,25 @@ def run(
     return status
 
 
+@cli.command()
+@click.option("--out", default="runs", type=FOLDER, help="Where records are.")
+@click.option("--json", "as_json", is_flag=True, help="Print done, running, failed and left as JSON.")
+def status(out: Path, as_json: bool) -> None:
+    """Tell which cells are done, running, failed or left, and the time to go.
+
+    \b
+    Example:
+      poisonbench status --out runs
+    """
+    from poisonbench.status import status_lines, status_of
+    from poisonbench.store import Store
+
+    if not out.is_dir():
+        raise UserError(f"--out {out}: there is no such folder; run some cells first, or name another")
+    found = status_of(Store(out))
+    click.echo(found.model_dump_json(indent=1) if as_json else "\n".join(status_lines(found)))
+
+
 @cli.group()
 def show() -> None:
     """Show what a tier, an attack or a defence is.
@@ -161,22 +185,36 @@ def show_tier(name: str) -> None:
 
 @show.command("attack")
 @click.argument("name")
-def show_attack(name: str) -> None:
-    """Show attack NAME: what it does, its card and its fields."""
+@click.option("--pictures", type=FOLDER, metavar="FILE.png", help="Draw some of its poisons into this file.")
+@click.option("--tier", default="clipart", metavar="NAME", help="The tier whose data is poisoned for them.")
+def show_attack(name: str, pictures: Path | None, tier: str) -> None:
+    """Show attack NAME or NAME:VARIANT: what it does, its card and its fields.
+
+    \b
+    Example:
+      poisonbench show attack backdoor_blended:stripes --pictures stripes.png
+    """
     from poisonbench import registry
     from poisonbench.describe import show_plugin
 
-    show_plugin(registry.attacks().get(name), _stdout())
+    if pictures is None:
+        show_plugin(*registry.attacks().find(name), _stdout())
+        return
+    from poisonbench.resolve import Request, resolve
+    from poisonbench.specimens import draw
+
+    [cell] = resolve(Request(attacks=(name,), tier=tier, device="cpu"))
+    click.echo(f"wrote {draw(cell, pictures)}")
 
 
 @show.command("defense")
 @click.argument("name")
 def show_defense(name: str) -> None:
-    """Show defence NAME: what it does, its card and its fields."""
+    """Show defence NAME or NAME:VARIANT: what it does, its card and its fields."""
     from poisonbench import registry
     from poisonbench.describe import show_plugin
 
-    show_plugin(registry.defenses().get(name), _stdout())
+    show_plugin(*registry.defenses().find(name), _stdout())
 
 
 @cli.command("list")
@@ -275,7 +313,7 @@ def _name_left_out(request: Request) -> None:
     from poisonbench import registry
 
     for names, plugins in ((request.attacks, registry.attacks()), (request.defenses, registry.defenses())):
-        for problem in plugins.problems() if "all" in names else []:
+        for problem in plugins.problems() if {"all", "all:variants"} & set(names) else []:
             what = f"'{problem.name}' of {problem.distribution}"
             click.echo(f"poisonbench: warning: left out {what}: {problem.reason}", err=True)
 

@@ -86,6 +86,10 @@ class Board(Watch):
         self._ended = 0
         self._began: dict[str, float] = {}
 
+    def expect(self, total: int) -> None:
+        """Count up to so many."""
+        self.total = total
+
     def say(self, line: str) -> None:
         """Show a line that stays."""
         raise NotImplementedError
@@ -221,7 +225,7 @@ class Bar(Progress):
 
 def label(cell: Cell) -> str:
     """A cell in a few words."""
-    return f"{cell.attack.name} × {cell.defense.name}, {cell.tier.name}, seed {cell.seed}"
+    return f"{cell.attack.full_name} × {cell.defense.full_name}, {cell.tier.name}, seed {cell.seed}"
 
 
 def duration(seconds: float) -> str:

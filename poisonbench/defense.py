@@ -12,7 +12,7 @@ A defence overrides only what it needs; the runner owns data, seeds, loop, check
 
         def objective(self, lab): ...  # in-training: what the loop minimises
         def curate(self, pairs, lab): ...  # before training: drop or re-caption rows
-        def repair(self, lab): ...  # after training: objectives on clean data
+        def repair(self, lab): ...  # after training: candidates that train on clean data
         def screen(self, towers, lab): ...  # at inference: a score per input
 
 A defence never sees the poison manifest, the attack's name or the test sets. Whatever else it needs (clean pairs,
@@ -33,15 +33,16 @@ from torch import Tensor
 
 from poisonbench.losses import clip_loss
 from poisonbench.pairs import Chosen, Pairs, Rows
-from poisonbench.settings import Settings, validated
+from poisonbench.settings import Presets, Settings, validated
 
 if TYPE_CHECKING:
     from poisonbench.lab import Lab
+    from poisonbench.tier import Recipe
     from poisonbench.towers import Towers
 
 Track = Literal["none", "pre-training", "filter", "repair", "screening"]
 Sight = Literal["clean", "classes"]
-ImageAugment = Literal["none", "flip", "mild", "light", "roclip"]
+ImageAugment = Literal["none", "flip", "mild", "light", "roclip", "auto"]
 TextAugment = Literal["none", "eda"]
 
 
@@ -128,6 +129,11 @@ class Assignment:
 class Objective:
     """What the training loop minimises, epoch by epoch; the default is plain CLIP.
 
+    A run may be killed at any step and goes on in a new process with a new objective. For that, ``state_dict`` holds all
+    that the steps have changed, and ``plan`` is a function of the epoch and of that state as it was when the epoch
+    began. An epoch that was left midway is taken up like this: the state of its beginning is loaded, ``plan`` gives the same
+    passes again, the state of the last step is loaded, and the steps that were made are skipped.
+
     Attributes:
         views: image and text views per row and step.
         images: image augmentation, or None for the recipe's.
@@ -139,7 +145,7 @@ class Objective:
     texts: TextAugment | None = None
 
     def plan(self, epoch: int) -> Sequence[Pass]:
-        """The passes of ``epoch`` (counted from 1), in order; called when the epoch begins."""
+        """The passes of ``epoch`` (counted from 1), in order; called when the epoch begins, or is taken up again."""
         return [Pass(self.loss)]
 
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
@@ -156,11 +162,15 @@ class Objective:
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs beyond the model and optimiser (pools, banks, splits)."""
+        """Everything a resumed run needs beyond the model and optimiser, after any step.
+
+        Pools, banks, splits, counts for ``finish``, partners for ``assignment``; no generators, since those that the lab
+        and the batch give are keyed and drawn anew.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Be as if the steps that gave ``state`` had been made here; nothing of an earlier state is left."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,26 @@ class Curation:
         return Pairs(Chosen(pairs.images, rows), [captions[row] for row in rows], pairs.fingerprint)
 
 
+def _as_it_is(towers: Towers) -> None:
+    """Begin with the undefended model itself."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to repair the undefended model: what to minimise on the clean pairs, and with which recipe.
+
+    Attributes:
+        objective: what the loop minimises; its rows are those of the clean split.
+        recipe: epochs, batch, learning rate, warm-up and decay, made from ``lab.recipe``.
+        begin: given the candidate's own copy of the undefended model before the first step, to keep a reference of it
+            or to change its weights. A resumed run calls it again before it loads its checkpoint.
+    """
+
+    objective: Objective
+    recipe: Recipe
+    begin: Callable[[Towers], None] = _as_it_is
+
+
 @dataclass(frozen=True)
 class Screen:
     """A detector for inputs at inference.
@@ -206,10 +236,12 @@ class Defense(ABC):
         name: set by the registry from the entry point's name.
         card: what the defence is and may see.
         Config: its configuration, with a default for every field.
+        presets: named variants, each the fields of ``Config`` that it changes.
     """
 
     name: ClassVar[str] = ""
     card: ClassVar[DefenseCard]
+    presets: ClassVar[Presets] = {}
     Config: ClassVar[type[DefenseConfig]] = DefenseConfig
 
     def __init__(self, config: Any = None) -> None:
@@ -228,11 +260,12 @@ class Defense(ABC):
         """In training: what the loop minimises."""
         return Objective()
 
-    def repair(self, lab: Lab) -> Mapping[str, Objective]:
-        """After training: named candidate objectives for the same loop on the clean split; empty for none.
+    def repair(self, lab: Lab) -> Mapping[str, Candidate]:
+        """After training: named candidates for the same loop on the clean split, weakest to strongest; empty for none.
 
-        They start from the undefended model of the same attack and seed; the candidate with the smallest validation loss
-        of accuracy is chosen by the runner's rule.
+        Each starts from the undefended model of the same attack and seed, weights and optimiser moments, and needs "clean"
+        in the card's ``sees``. The runner keeps the strongest whose validation accuracy is at most two points below the
+        undefended model's or, where there is none, the most accurate; all of them go into the record.
         """
         return {}
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonbench import registry
+from poisonbench.arguments import full_name
 from poisonbench.tier import load_tier, tier_names
 
 MODULES = r"\b(?:[a-z_]+\.)+(?=\w)"
@@ -32,14 +33,19 @@ def tier_text(name: str) -> str:
     return file.read_text(encoding="utf-8").rstrip()
 
 
-def show_plugin(plugin: type[Any], console: Console) -> None:
-    """A plugin's name, documentation, card, and every field of its configuration."""
-    console.print(Text.assemble((plugin.name, "bold"), f"  ({plugin.card.title})\n"))
+def show_plugin(plugin: type[Any], variant: str, console: Console) -> None:
+    """A plugin's name, documentation, card, presets, and every field of its configuration as ``variant`` has it."""
+    name = full_name(plugin.name, variant)
+    console.print(Text.assemble((name, "bold"), f"  ({plugin.card.title})\n"))
     console.print(Text(_reflowed(inspect.getdoc(plugin) or "")))
     console.print(Text("\ncard", style="bold"))
     console.print(_card(plugin.card))
+    if plugin.presets:
+        console.print(Text("\nvariants", style="bold"))
+        console.print(_presets(plugin))
     console.print(Text("\nfields", style="bold"))
-    console.print(_fields(plugin.Config) if plugin.Config.model_fields else Text("none"))
+    changed = dict(plugin.presets[variant]) if variant else {}
+    console.print(_fields(plugin.Config, changed) if plugin.Config.model_fields else Text("none"))
 
 
 def show_all(console: Console) -> None:
@@ -54,15 +60,18 @@ def show_all(console: Console) -> None:
 
 
 def summary_of(plugin: type[Any]) -> str:
-    """The first sentence of a plugin's documentation, and where it was published."""
+    """The first sentence of a plugin's documentation, where it was published, and its variants."""
     first = " ".join((inspect.getdoc(plugin) or "").split("\n\n")[0].split())
     paper = "" if plugin.card.paper in ("", "-") else f" [{plugin.card.paper}, {plugin.card.year}]"
-    return f"{first}{paper}"
+    variants = f" Variants: {', '.join(plugin.presets)}." if plugin.presets else ""
+    return f"{first}{paper}{variants}"
 
 
 def described(model: type[BaseModel]) -> dict[str, str]:
-    """What the fields of ``model`` mean: their own descriptions, else the "Attributes" of the docstring."""
-    lines = _attributes(inspect.getdoc(model) or "")
+    """What the fields of ``model`` mean: their own descriptions, else the "Attributes" of its and its bases' docstrings."""
+    lines: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        lines |= _attributes(inspect.cleandoc(vars(base).get("__doc__") or ""))
     return {name: info.description or lines.get(name, "") for name, info in model.model_fields.items()}
 
 
@@ -93,11 +102,20 @@ def _card(card: BaseModel) -> Table:
     return table
 
 
-def _fields(config: type[BaseModel]) -> Table:
+def _presets(plugin: type[Any]) -> Table:
+    table = _plain_table()
+    for name, fields in plugin.presets.items():
+        changes = ", ".join(f"{field}={_written(value)}" for field, value in fields.items())
+        table.add_row(full_name(plugin.name, name), Text(changes))
+    return table
+
+
+def _fields(config: type[BaseModel], changed: dict[str, Any]) -> Table:
     table = _plain_table("field", "type", "default", "what it is")
     meanings = described(config)
     for name, info in config.model_fields.items():
-        table.add_row(name, Text(_type(info)), Text(_default(info)), Text(meanings[name]))
+        value = changed[name] if name in changed else info.get_default(call_default_factory=True)
+        table.add_row(name, Text(_type(info)), Text(_written(value)), Text(meanings[name]))
     return table
 
 
@@ -117,8 +135,7 @@ def _rule(metadata: Any) -> str:
     )
 
 
-def _default(info: FieldInfo) -> str:
-    value = info.get_default(call_default_factory=True)
+def _written(value: Any) -> str:
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return (
         yaml.safe_dump(plain, default_flow_style=True).partition("\n")[0] if _is_yaml(plain) else str(plain)

@@ -21,3 +21,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error`` without line breaks."""
+    return " ".join(str(error).split())

@@ -9,6 +9,7 @@ from poisonbench.attempt import Trial, Verdict, Watch, finished, run_trial, sett
 from poisonbench.cell import Cell
 from poisonbench.errors import UserError
 from poisonbench.store import Store
+from poisonbench.twin import is_shared, twin_of
 from poisonbench.validity import UNDEFENDED
 from poisonbench.workers import in_processes
 
@@ -24,7 +25,8 @@ def run_grid(
     """Run every cell that has no finished record yet.
 
     A cell that crashes gets a record that says why, and the rest goes on. One cell runs in this process;
-    several run in a process each, so that peak memory is their own and a crash takes nothing else down.
+    several run in a process each, so that peak memory is their own and a crash takes nothing else down. An undefended twin
+    that a repair or a screening starts from is run as a cell of its own, before them.
 
     Args:
         cells: in any order; undefended ones are run first, since they decide whether the attack works at all.
@@ -41,11 +43,15 @@ def run_grid(
         UserError: when no cell could be run because of the user's mistake, or nothing can be written.
     """
     verdicts: list[tuple[Cell, Verdict]] = []
-    left = [cell for cell in undefended_first(cells) if force or not finished(store, cell)]
-    for cell in (cell for cell in cells if cell not in left):
+    left = [cell for cell in cells if force or not finished(store, cell)]
+    done, left = [cell for cell in cells if cell not in left], undefended_first([*left, *_twins(left, store)])
+    watch.expect(len(done) + len(left))
+    for cell in done:
+        store.tidy(cell, checkpoints=True)
         verdicts.append((cell, Verdict("already done")))
         watch.end(*verdicts[-1], store.load(cell))
     with store.opened() if left else nullcontext():
+        store.ask(left)
         for cell, verdict in _running(left, store, watch, workers, force, trial):
             verdicts.append((cell, verdict))
             watch.end(cell, verdict, None if verdict.word == "refused" else store.load(cell))
@@ -56,6 +62,17 @@ def run_grid(
 def undefended_first(cells: Sequence[Cell]) -> list[Cell]:
     """The cells, undefended ones before the others, else in their order."""
     return sorted(cells, key=lambda cell: cell.defense.name != UNDEFENDED)
+
+
+def _twins(cells: Sequence[Cell], store: Store) -> list[Cell]:
+    """The undefended twins of ``cells`` that are neither finished nor among them."""
+    asked = {cell.folder for cell in cells}
+    twins = {twin.folder: twin for cell in cells if (twin := twin_of(cell))}
+    return [twin for name, twin in twins.items() if name not in asked and not _is_there(twin, store)]
+
+
+def _is_there(twin: Cell, store: Store) -> bool:
+    return finished(store, twin) and is_shared(store.folder(twin))
 
 
 def _running(

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from poisonbench.defense import DefenseCard, Objective, Sight
+from poisonbench.errors import UserError
 from poisonbench.loader import Loader
 from poisonbench.pairs import Pairs, Rows
 from poisonbench.progress import Progress
 from poisonbench.randomness import Key, numpy_rng, torch_rng
+from poisonbench.slots import Checkpoints
 from poisonbench.tier import Recipe
 from poisonbench.tokens import Tokenizer
 from poisonbench.towers import Towers
@@ -37,6 +39,8 @@ class Lab:
         card: the defence's card.
         fresh: makes newly initialised towers (argument: a key for the seed).
         progress: where to report.
+        checkpoints: where unfinished work is kept; ``train`` uses them by itself.
+        optimizer_state: the optimiser's moments of the undefended model that a repair starts from.
     """
 
     pairs: Pairs
@@ -49,6 +53,8 @@ class Lab:
     card: DefenseCard
     fresh: Callable[[Key], Towers]
     progress: Progress = field(default_factory=Progress)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    optimizer_state: Mapping[str, Tensor] = field(default_factory=dict)
     _clean: Pairs | None = None
     _classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
@@ -57,7 +63,9 @@ class Lab:
         """The clean split. Needs "clean" in the card's ``sees``."""
         self._must_declare("clean")
         if self._clean is None or not len(self._clean):
-            raise ValueError("the data has no clean split")
+            raise UserError(
+                "this defence trains on clean pairs, and the data sets none apart; give it some with --set data.clean=0.1"
+            )
         return self._clean
 
     @property
@@ -76,13 +84,13 @@ class Lab:
         """A NumPy generator for one purpose of this defence."""
         return numpy_rng(self.seed, "defense", purpose, *keys)
 
-    def loader(self, pairs: Pairs | None = None) -> Loader:
-        """Batches of ``pairs`` (default: the training pairs)."""
+    def loader(self, pairs: Pairs | None = None, batch: int | None = None) -> Loader:
+        """Batches of ``pairs`` (default: the training pairs), of ``batch`` rows (default: the recipe's)."""
         return Loader(
             self.pairs if pairs is None else pairs,
             self.tokenizer,
             self.synonyms,
-            self.recipe.batch,
+            batch or self.recipe.batch,
             self.seed,
         )
 
@@ -93,11 +101,15 @@ class Lab:
         recipe: Recipe | None = None,
         start: Towers | None = None,
     ) -> Towers:
-        """Train with the suite's one loop, for defences that need a model of their own; its time counts as the defence's cost."""
+        """Train with the suite's one loop, for defences that need a model of their own; its time counts as the defence's cost.
+
+        A resumed run finds its training again by the order of these calls.
+        """
         from poisonbench.training import fit
 
         towers = start or self.fresh("defense")
-        fit(towers, objective, self.loader(pairs), recipe or self.recipe, self.progress)
+        slot = self.checkpoints.following()
+        fit(towers, objective, self.loader(pairs), recipe or self.recipe, self.progress, checkpoint=slot)
         return towers
 
     @torch.inference_mode()
@@ -126,6 +138,10 @@ class Lab:
     def on(self, pairs: Pairs) -> Lab:
         """The same lab over other training pairs (after curation)."""
         return replace(self, pairs=pairs)
+
+    def during(self, moment: str) -> Lab:
+        """The same lab for one moment of the defence, whose trainings have checkpoints of their own."""
+        return replace(self, checkpoints=self.checkpoints.within(moment))
 
     def _must_declare(self, sight: Sight) -> None:
         if sight not in self.card.sees:

@@ -19,7 +19,10 @@ from poisonbench.pairs import ImageStore, Pairs, Rows
 from poisonbench.randomness import stable_seed
 from poisonbench.settings import Settings
 from poisonbench.tasks import TargetArt
-from poisonbench.triggers import Operation, paint
+from poisonbench.triggers import Operation, Trigger, paint
+
+PAINTED_TOGETHER = 512
+"""Images at a time: painting takes floats, four times the memory of what is kept."""
 
 
 class Picture(Settings):
@@ -149,6 +152,13 @@ def _edited(clean: ImageStore, edit: Edit, targets: TargetArt | None, own: Tenso
     return paint(image, edit.operation) if edit.operation else image
 
 
-def painted(images: Tensor, operations: Sequence[Operation]) -> Tensor:
-    """A batch of images (uint8, (n, 3, side, side)), each with its own operation applied."""
-    return torch.stack([paint(image, op) for image, op in zip(images, operations, strict=True)])
+def painted(images: Tensor, operations: Sequence[Trigger]) -> Tensor:
+    """A batch of images (uint8, (n, 3, side, side)), each with its own operation applied; equal ones are applied together."""
+    places: dict[Trigger, list[int]] = {}
+    for at, (_, operation) in enumerate(zip(images, operations, strict=True)):
+        places.setdefault(operation, []).append(at)
+    found = torch.empty_like(images)
+    for operation, rows in places.items():
+        for part in torch.split(torch.tensor(rows), PAINTED_TOGETHER):
+            found[part] = paint(images[part], operation)
+    return found

@@ -1,10 +1,11 @@
-"""A first-in-first-out pool of recent rows with whatever is known of them: ids, embeddings, tokens."""
+"""First-in-first-out pools of recent rows with whatever is known of them: ids, embeddings, tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -55,3 +56,25 @@ class Pool:
             for name, value in state.items()
             if name.startswith("store.")
         }
+
+
+class Bank(Pool):
+    """A pool of ``embedding`` and ``row``, asked for nearest neighbours as RoCLIP and SAFECLIP do (lightly's memory bank).
+
+    It begins as random unit vectors, whose row is -1, so that it has answers from the first step on.
+    """
+
+    def __init__(self, capacity: int, rng: torch.Generator) -> None:
+        super().__init__(capacity)
+        self._rng = rng
+
+    def nearest(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding (b, d) and row (b,) of the entry with the largest cosine to each of the unit vectors ``query`` (b, d)."""
+        if not len(self):
+            self._fill_with_noise(query.detach())
+        found = (query.detach() @ self["embedding"].T).argmax(dim=1)
+        return self["embedding"][found], self["row"][found]
+
+    def _fill_with_noise(self, like: Tensor) -> None:
+        noise = F.normalize(torch.randn(self.capacity, like.shape[1], generator=self._rng), dim=1)
+        self.push(embedding=noise.to(like), row=torch.full((self.capacity,), -1, device=like.device))

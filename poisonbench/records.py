@@ -9,19 +9,31 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from poisonbench.arguments import full_name
 from poisonbench.settings import Settings
 
 SCHEMA_VERSION = 1
 
 
 class PluginUse(Settings):
-    """A plugin and the full configuration it ran with."""
+    """A plugin and the full configuration it ran with, and the preset that it was made from if any."""
 
     name: str
     config: dict[str, Any]
     title: str = ""
     track: str = ""
     reconstruction: str = ""
+    variant: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """How the command line calls it."""
+        return full_name(self.name, self.variant)
+
+    @property
+    def full_title(self) -> str:
+        """How tables call it."""
+        return (self.title or self.name) + (f" ({self.variant})" if self.variant else "")
 
 
 class AttackSuccess(Settings):
@@ -48,6 +60,24 @@ class AttackSuccess(Settings):
     base_successes: int
     base_trials: int
     true_class: float | None = None
+
+
+class AttackRetrieval(Settings):
+    """What searching with captions finds, for attacks that want their pictures found.
+
+    Attributes:
+        hits: share of the searches with a picture that the attacker wants among the first 1, 5 and 10, keys "1", "5", "10".
+        min_rank: mean rank of the best such picture.
+        base_hits: the same for captions that the attack leaves alone.
+        base_min_rank: likewise.
+        n: searches.
+    """
+
+    hits: dict[str, float]
+    min_rank: float
+    base_hits: dict[str, float]
+    base_min_rank: float
+    n: int
 
 
 class Accuracy(Settings):
@@ -92,22 +122,99 @@ class PoisonCount(Settings):
     neutralized: int
 
 
+class Failure(Settings):
+    """Why a cell, or a candidate of a repair, has no numbers."""
+
+    reason: str
+    step: int | None = None
+
+
+class RepairCandidate(Settings):
+    """One model of a repair's sweep, and where it lies between attack and accuracy.
+
+    Only ``validation_accuracy`` decides which is chosen; the numbers below it are measured after the choice.
+
+    Attributes:
+        name: of the candidate; the undefended model, where they all start, comes first as "undefended".
+        lr: peak learning rate; None for the undefended model.
+        seconds: of its training.
+        validation_accuracy: top-1 on the validation split; None where it failed.
+        chosen: whether the cell's other numbers are of this model.
+        failure: why it has no numbers.
+        zero_shot: top-1 on the headline task.
+        asr: attack success rate, where the attack has a goal.
+        base: how often the same model gives the goal without the attack's input.
+    """
+
+    name: str
+    lr: float | None = None
+    seconds: float = 0.0
+    validation_accuracy: float | None = None
+    chosen: bool = False
+    failure: Failure | None = None
+    zero_shot: float | None = None
+    asr: float | None = None
+    base: float | None = None
+
+
+class Detection(Settings):
+    """How well a filter's scores tell the poisoned training rows from the clean ones; None where there is no poison.
+
+    Attributes:
+        auroc: probability that a poisoned row is scored above a clean one, ties counted half.
+        average_precision: area under the precision-recall curve, as a step function.
+        recall: per removal budget in percent of the rows, keys "1", "2", "5", "10": the share of the poisons among so many
+            most suspicious rows, ties broken at random; empty where there is no poison.
+        removed: rows that the defence removed.
+        removed_poisons: poisoned rows among them.
+    """
+
+    auroc: float | None = None
+    average_precision: float | None = None
+    recall: dict[str, float] = Field(default_factory=dict)
+    removed: int
+    removed_poisons: int
+
+
+class Screening(Settings):
+    """How well a detector tells attacked inputs from clean ones; None where nothing is attacked.
+
+    Attributes:
+        auroc: probability that an attacked input is scored above a clean image of the headline task, ties counted half.
+        false_positive_rate: share of the headline task's clean images that are flagged.
+        asr_at_threshold: attack success that is left when flagged inputs count as not attacked.
+        clean: images behind the false positive rate.
+        attacked: attacked inputs behind the others.
+    """
+
+    auroc: float | None = None
+    false_positive_rate: float
+    asr_at_threshold: float | None = None
+    clean: int
+    attacked: int
+
+
 class Cost(Settings):
     """What the cell cost.
 
     Attributes:
-        train_seconds: the training loop, everything the defence trains included.
-        pairs_per_second: training pairs per second of it.
+        train_seconds: the training loop, everything the defence trains included; what killed processes did up to their
+            last checkpoint counts.
+        curation_seconds: of these, what the defence spent before the loop: scoring rows, and training a model for it.
+        pairs_per_second: training pairs per second of the rest.
         peak_memory_bytes: of the process (CPU) or the device (GPU).
         evaluation_seconds: all metrics.
         total_seconds: the whole cell.
+        shared_seconds: training of the undefended model that a repair or a screening starts from, done once for all.
     """
 
     train_seconds: float
+    curation_seconds: float = 0.0
     pairs_per_second: float
     peak_memory_bytes: int
     evaluation_seconds: float
     total_seconds: float
+    shared_seconds: float = 0.0
 
 
 class Provenance(Settings):
@@ -136,13 +243,6 @@ class Provenance(Settings):
     finished: str
 
 
-class Failure(Settings):
-    """Why a cell has no numbers."""
-
-    reason: str
-    step: int | None = None
-
-
 class Stored(Settings):
     """One cell as it is written to ``record.json``. A failed cell has a ``failure`` and no metrics."""
 
@@ -154,10 +254,14 @@ class Stored(Settings):
     status: Literal["done", "failed"]
     failure: Failure | None = None
     asr: AttackSuccess | None = None
+    attack_retrieval: AttackRetrieval | None = None
     zero_shot: dict[str, Accuracy] = Field(default_factory=dict)
     linear_probe: dict[str, ProbeAccuracy] = Field(default_factory=dict)
     retrieval: Retrieval | None = None
     poison: PoisonCount | None = None
+    detection: Detection | None = None
+    screening: Screening | None = None
+    frontier: list[RepairCandidate] = Field(default_factory=list)
     cost: Cost | None = None
     headline: str = ""
     config: dict[str, Any] = Field(default_factory=dict)

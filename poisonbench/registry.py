@@ -1,7 +1,7 @@
 """Attacks and defences by name: found through entry points, imported only when they are asked for.
 
 The suite's own plugins come through the same door as installed ones (``[project.entry-points]`` in
-``pyproject.toml``). A colon in a name is kept for presets of one plugin.
+``pyproject.toml``). A colon parts a plugin's name from one of its presets, as in ``backdoor_blended:stripes``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from poisonbench.arguments import full_name, split_variant
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import validated
 
@@ -102,6 +103,28 @@ class Registry(Generic[T]):
             )
         return found
 
+    def find(self, text: str) -> tuple[type[T], str]:
+        """The plugin class and the preset that ``name`` or ``name:preset`` means; a name alone has the preset "".
+
+        Raises:
+            UserError: for an unknown name or preset, or a plugin that is broken.
+        """
+        name, variant = split_variant(text)
+        plugin = self.get(name)
+        presets = getattr(plugin, "presets", {})
+        if variant not in presets and text != name:
+            hint = did_you_mean(variant, presets) if presets else f"'{name}' has no variants"
+            raise UserError(f"unknown variant '{variant}' of {self.kind} '{name}'; {hint}")
+        return plugin, variant
+
+    def variants(self) -> list[str]:
+        """Every plugin that can be imported by its name, followed by its presets as ``name:preset``."""
+        return [
+            full_name(name, variant)
+            for name, plugin in self.usable().items()
+            for variant in ("", *sorted(getattr(plugin, "presets", {})))
+        ]
+
     def usable(self) -> dict[str, type[T]]:
         """Every plugin that can be imported, by name; a broken one is left out with a warning."""
         return {name: plugin for name in self.names() if (plugin := self._load(name)) is not None}
@@ -159,7 +182,7 @@ def _imported(entry: EntryPoint) -> object:
 
 
 def check_class(plugin: type[T], contract: Contract[T]) -> None:
-    """Check that a plugin class is complete: nothing abstract, a card, and a ``Config`` with valid defaults.
+    """Check that a plugin class is complete: nothing abstract, a card, a ``Config`` with valid defaults, and valid presets.
 
     Raises:
         UserError: names the first thing that is missing.
@@ -172,6 +195,7 @@ def check_class(plugin: type[T], contract: Contract[T]) -> None:
     if not (isinstance(config, type) and issubclass(config, contract.config)):
         raise UserError(f"{name}.Config is not a subclass of {contract.config.__name__}")
     check_defaults(config)
+    check_presets(plugin, config)
 
 
 def check_defaults(config: type[BaseModel]) -> None:
@@ -184,6 +208,19 @@ def check_defaults(config: type[BaseModel]) -> None:
     validated(
         config, defaults.model_dump(warnings=False), "its defaults"
     )  # pydantic trusts defaults until asked
+
+
+def check_presets(plugin: type[T], config: type[BaseModel]) -> None:
+    """Check that every preset has a name that can be typed, and changes fields to values that they may have.
+
+    Raises:
+        UserError: names the first wrong preset.
+    """
+    defaults = config().model_dump()
+    for name, fields in getattr(plugin, "presets", {}).items():
+        if not valid_name(name):
+            raise UserError(f"preset '{name}': a preset is named like a plugin: {NAMING}")
+        validated(config, defaults | dict(fields), f"preset '{name}'")
 
 
 def owner(entry: EntryPoint) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from poisonbench import registry
-from poisonbench.arguments import split_names
+from poisonbench.arguments import full_name, split_names, split_variant
 from poisonbench.cell import Cell, PluginChoice
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import validated
@@ -23,6 +23,7 @@ Plugin = tuple[type[Any], PluginChoice]
 TIER_SECTIONS = ("data", "model", "recipe")
 SECTIONS = ("attack", "defense", *TIER_SECTIONS)
 DEVICES = ("auto", "cpu", "cuda")
+ALL, ALL_VARIANTS = "all", "all:variants"
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Request:
     """What a person asks for.
 
     Attributes:
-        attacks: names, or "all".
-        defenses: names, or "all".
+        attacks: names, names with a variant ("backdoor_blended:stripes"), "all" for the default of each, or "all:variants"
+            for every variant too.
+        defenses: likewise.
         tier: a tier's name or the path of a YAML file.
         seeds: one cell per attack, defence and seed.
         settings: dotted fields to override; ``attack.rate`` is set in every named attack that has a ``rate``.
@@ -110,29 +112,51 @@ def _plugins(
     settings: Mapping[str, Any],
     tier: str,
 ) -> list[Plugin]:
-    classes = {name: _get(kind, name) for name in _expanded(kind, names)}
-    known = {field for plugin in classes.values() for field in plugin.Config.model_fields}
+    found = {text: _registry(kind).find(text) for text in _expanded(kind, names)}
+    _check_variants(kind, {plugin.name for plugin, _ in found.values()}, at_tier, tier)
+    known = {field for plugin, _ in found.values() for field in plugin.Config.model_fields}
     for path in settings:
         if path.split(".")[0] not in known:
-            raise UserError(f"--set {kind}.{path}: {_no_such_field(kind, path, classes, known)}")
+            raise UserError(f"--set {kind}.{path}: {_no_such_field(kind, path, found, known)}")
     return [
-        (plugin, _choice(kind, plugin, at_tier.get(name, {}), settings, tier))
-        for name, plugin in classes.items()
+        (plugin, _choice(kind, plugin, variant, at_tier, settings, tier))
+        for plugin, variant in found.values()
     ]
 
 
+def _check_variants(kind: Kind, names: set[str], at_tier: Iterable[str], tier: str) -> None:
+    """A tier's fields for a variant that the plugin does not have would never be used."""
+    for key in at_tier:
+        if ":" in key and split_variant(key)[0] in names:
+            try:
+                _registry(kind).find(key)
+            except UserError as error:
+                raise UserError(f"tier '{tier}': {error}") from None
+
+
 def _choice(
-    kind: Kind, plugin: type[Any], at_tier: Mapping[str, Any], settings: Mapping[str, Any], tier: str
+    kind: Kind,
+    plugin: type[Any],
+    variant: str,
+    at_tier: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    tier: str,
 ) -> PluginChoice:
+    """Defaults, then the tier's fields, then the preset's, then the tier's for this variant, then the person's."""
     config: type[BaseModel] = plugin.Config
-    values = config().model_dump() | dict(at_tier)
-    values = validated(config, values, f"tier '{tier}', {kind} '{plugin.name}'").model_dump()
+    name = full_name(plugin.name, variant)
+    values = config().model_dump()
+    for fields, where in (
+        (at_tier.get(plugin.name, {}), f"tier '{tier}', {kind} '{plugin.name}'"),
+        (plugin.presets[variant] if variant else {}, f"{kind} '{name}'"),
+        (at_tier.get(name, {}) if variant else {}, f"tier '{tier}', {kind} '{name}'"),
+    ):
+        values = validated(config, values | dict(fields), where).model_dump()
     for path, value in settings.items():
         if path.split(".")[0] in config.model_fields:
             _assign(values, path, value, kind)
-    return PluginChoice(
-        name=plugin.name, config=validated(config, values, f"{kind} '{plugin.name}'").model_dump(mode="json")
-    )
+    resolved = validated(config, values, f"{kind} '{name}'").model_dump(mode="json")
+    return PluginChoice(name=plugin.name, config=resolved, variant=variant)
 
 
 def _assign(values: dict[str, Any], path: str, value: Any, kind: Kind) -> None:
@@ -150,16 +174,13 @@ def _expanded(kind: Kind, names: Sequence[str]) -> list[str]:
     known = _registry(kind)
     if not names:
         raise UserError(f"--{kind}: name one; {did_you_mean('', known.names())}")
-    expanded = [one for name in names for one in (sorted(known.usable()) if name == "all" else [name])]
+    several = {ALL: lambda: sorted(known.usable()), ALL_VARIANTS: known.variants}
+    expanded = [one for name in names for one in (several[name]() if name in several else [name])]
     return list(dict.fromkeys(expanded))
 
 
 def _registry(kind: Kind) -> registry.Registry[Any]:
     return registry.attacks() if kind == "attack" else registry.defenses()
-
-
-def _get(kind: Kind, name: str) -> type[Any]:
-    return _registry(kind).get(name)
 
 
 def _no_such_field(kind: Kind, path: str, classes: Iterable[str], known: Iterable[str]) -> str:

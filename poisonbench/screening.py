@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from poisonbench.attack import Probe
 from poisonbench.defense import Screen
-from poisonbench.evaluation.outputs import Outputs
-from poisonbench.pairs import ArrayImages, ImageStore, Rows
+from poisonbench.evaluation.outputs import Outputs, Part
+from poisonbench.pairs import ArrayImages, ImageStore
 from poisonbench.sources import Data
 
 
 def screened(screen: Screen | None, outputs: Outputs, data: Data, probe: Probe | None) -> Outputs:
-    """``outputs`` with the predictions of flagged inputs taken back.
+    """``outputs`` with the score of every input, and with the predictions of flagged ones taken back.
 
     Args:
         screen: the detector, or None for none.
@@ -24,17 +25,23 @@ def screened(screen: Screen | None, outputs: Outputs, data: Data, probe: Probe |
         return outputs
     for task in data.tasks:
         if "zero_shot" in task.kinds:
-            outputs.abstain("zero_shot", task.name, flagged(screen, task.images))
+            _judge(screen, outputs, "zero_shot", task.name, task.images)
     if probe is not None:
-        outputs.abstain("attack", probe.task, flagged(screen, ArrayImages(probe.images)))
-        outputs.abstain("control", probe.task, flagged(screen, ArrayImages(probe.controls)))
+        _judge(screen, outputs, "attack", probe.task, ArrayImages(probe.images))
+        _judge(screen, outputs, "control", probe.task, ArrayImages(probe.controls))
     return outputs
 
 
-def flagged(screen: Screen, images: ImageStore, batch: int = 512) -> Rows:
-    """The rows whose score is above the threshold."""
+def scored(screen: Screen, images: ImageStore, batch: int = 512) -> npt.NDArray[np.float64]:
+    """The score of every image, (n,)."""
     scores = [
         screen.score(images.fetch(np.arange(at, min(at + batch, len(images)))))
         for at in range(0, len(images), batch)
     ]
-    return np.flatnonzero(np.concatenate(scores) > screen.threshold).astype(np.int64)
+    return np.concatenate(scores).astype(np.float64)
+
+
+def _judge(screen: Screen, outputs: Outputs, part: Part, task: str, images: ImageStore) -> None:
+    scores = scored(screen, images)
+    outputs.judge(part, task, scores)
+    outputs.abstain(part, task, np.flatnonzero(scores > screen.threshold))

@@ -18,6 +18,9 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=BaseModel)
 
+Presets = Mapping[str, Mapping[str, Any]]
+"""Named variants of one plugin, each the fields of its configuration that it changes."""
+
 
 def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:
     """Check ``values`` against ``model``.
@@ -41,6 +44,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
+    if not path:
+        return first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         owner = _owner(model, path[:-1])
         return f"unknown field '{name}'; {did_you_mean(path[-1], owner.model_fields)}"

@@ -11,8 +11,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 CORE = (
     "augment*",
+    "backdoor.py",
+    "curating.py",
     "defense.py",
     "evaluation",
+    "filtering.py",
     "lab.py",
     "loader.py",
     "losses.py",
@@ -20,18 +23,24 @@ CORE = (
     "models",
     "naming.py",
     "neutralized.py",
+    "optimizer.py",
     "pairs.py",
+    "poisoning.py",
     "pool.py",
     "randomness.py",
     "repair.py",
+    "resumption.py",
     "screening.py",
     "sources/*.py",
+    "sweep.py",
     "tasks.py",
     "tokens.py",
     "towers.py",
     "training.py",
     "trial.py",
-    "triggers.py",
+    "twin.py",
+    "undefended.py",
+    "triggers",
 )
 """What decides a number. Data has a fingerprint of its own; records, tables and pages may change freely."""
 

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
+from poisonbench import claims
 from poisonbench.cell import Cell
-from poisonbench.errors import UserError
+from poisonbench.desk import Desk
+from poisonbench.durable import DRAFT, write_atomically
+from poisonbench.errors import UserError, one_line
+from poisonbench.plan import ENDS, Plan
+from poisonbench.reading import problem, read_record, readable
 from poisonbench.records import Record, Stored
-from poisonbench.settings import validated
 from poisonbench.validity import UNDEFENDED, derived
 
 RECORD = "record.json"
 PROBE_BYTES = 1 << 20
 """Written and removed before a run, so that a full disk is found before the training and not after it."""
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-log = logging.getLogger(__name__)
+LOCK, PART = ".lock", ".part"
+POISONS = ".poisons"
+"""The folder of manifests that cells share."""
 
 
 class Entry(NamedTuple):
@@ -42,10 +41,11 @@ class Store:
 
     Attributes:
         root: the folder; made when the first cell is run.
+        plan: what the folder was asked for and how far it is.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.plan = root, Plan(root)
 
     def folder(self, cell: Cell) -> Path:
         """Where ``cell`` is, or will be once it is finished."""
@@ -67,7 +67,7 @@ class Store:
         twins = self.root.glob(
             f"{cell.attack.name}--{UNDEFENDED}--{cell.tier.name}--s{cell.seed}--*/{RECORD}"
         )
-        return derived([stored, *(twin for twin, _ in _readable(twins))])[0]
+        return derived([stored, *(twin for twin, _ in readable(twins))])[0]
 
     def need(self, cell: Cell) -> Record:
         """The record of ``cell``, which must exist.
@@ -86,17 +86,17 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """Every readable record with its file, by folder name; damaged ones are left out with a warning."""
-        found = list(_readable(self._paths()))
+        found = list(readable(self._paths()))
         records = derived([stored for stored, _ in found])
         return [Entry(record, path) for record, (_, path) in zip(records, found, strict=True)]
 
     def problems(self) -> list[str]:
         """One line per record that cannot be read."""
-        return [problem for path in self._paths() if (problem := _problem(path))]
+        return [line for path in self._paths() if (line := problem(path))]
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the folder and try it with a small file; a folder that stays empty is removed at the end.
+        """Make the folder and try it with a small file; one in which nothing was done is removed at the end.
 
         Raises:
             UserError: when nothing can be written there.
@@ -108,26 +108,22 @@ class Store:
                 _try_out(self.root)
             yield
         finally:
-            if not existed:
-                with suppress(OSError):
-                    self.root.rmdir()
+            if not existed and all(
+                map(_is_scrap, self.root.glob("*"))
+            ):  # no cell, no checkpoint, no other runner
+                shutil.rmtree(self.root, ignore_errors=True)
 
     @contextmanager
     def claimed(self, cell: Cell, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Keep every other runner away from ``cell``; calls ``on_wait`` and waits for one that was first."""
-        lock = FileLock(self.root / f".{cell.folder}.lock")
-        with self._writing():
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                on_wait()
-                lock.acquire()
-        try:
+        with ExitStack() as stack:
+            with self._writing():
+                stack.enter_context(claims.claimed(self._lock(cell), on_wait))
             yield
-        finally:
-            with suppress(OSError):  # removed while it is held: a waiter notices and makes a new one
-                Path(lock.lock_file).unlink()
-            lock.release()
+
+    def is_claimed(self, cell: Cell) -> bool:
+        """Whether a living runner works on ``cell``."""
+        return claims.is_claimed(self._lock(cell))
 
     @contextmanager
     def staging(self, cell: Cell) -> Iterator[Path]:
@@ -136,7 +132,7 @@ class Store:
         Raises:
             UserError: when the folder cannot be made.
         """
-        staged = self.root / f".{cell.folder}.part"
+        staged = self.root / f".{cell.folder}{PART}"
         with self._writing():
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir()
@@ -145,8 +141,30 @@ class Store:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
+    def desk(self, staged: Path, cell: Cell, twin: Cell | None = None) -> Desk:
+        """Where ``cell`` works: an empty folder, its checkpoints, the poisons of all cells, its finished twin."""
+        start = self.folder(twin) if twin else None
+        return Desk(staged, self._checkpoints(cell), self.root / POISONS, start)
+
+    def ask(self, cells: Sequence[Cell]) -> None:
+        """Note down that these cells are to be run.
+
+        Raises:
+            UserError: when it cannot be written.
+        """
+        with self._writing():
+            self.plan.ask(cells)
+
+    def tidy(self, cell: Cell, checkpoints: bool) -> None:
+        """Remove what was kept of ``cell`` while it was under way: its ticket, and unless it failed its checkpoints."""
+        self.plan.forget(cell)
+        if checkpoints:
+            shutil.rmtree(self._checkpoints(cell), ignore_errors=True)
+
     def commit(self, cell: Cell, staged: Path, stored: Stored) -> None:
         """Write the record, the last of the cell's files, and put the whole folder in its place.
+
+        Checkpoints of a failed cell stay: what broke it may be mended.
 
         Raises:
             UserError: when the disk is full or the folder cannot be written.
@@ -155,6 +173,7 @@ class Store:
             write_atomically(staged / RECORD, stored.model_dump_json(indent=1) + "\n")
             shutil.rmtree(self.folder(cell), ignore_errors=True)
             staged.rename(self.folder(cell))
+        self.tidy(cell, checkpoints=stored.status == "done")
 
     def unwritable(self, error: Exception) -> UserError:
         """One sentence about ``--out`` for a disk that is full or a folder that is forbidden."""
@@ -170,52 +189,21 @@ class Store:
         except OSError as error:
             raise self.unwritable(error) from None
 
+    def _lock(self, cell: Cell) -> Path:
+        return self.root / f".{cell.folder}{LOCK}"
+
+    def _checkpoints(self, cell: Cell) -> Path:
+        return self.root / f".{cell.folder}.checkpoints"
+
     def _paths(self) -> list[Path]:
         return sorted(self.root.glob(f"[!.]*/{RECORD}"))
 
 
-def read_record(path: Path) -> Stored | None:
-    """What the record file holds, or None if there is none.
-
-    Raises:
-        UserError: when it cannot be read; names the file.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"record {path} is damaged ({one_line(error)}); run its cell again with --force"
-        ) from None
-    return validated(Stored, values, f"record {path}")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds all of it or what it held before, even if the power fails."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=".", delete=False
-    ) as file:
-        draft = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            draft.chmod(0o644)
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether ``error`` says that no space is left; some writers say it only in words."""
-    return (isinstance(error, OSError) and error.errno in FULL) or os.strerror(errno.ENOSPC) in str(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of ``error`` without line breaks."""
-    return " ".join(str(error).split())
+def _is_scrap(path: Path) -> bool:
+    """Whether nobody misses ``path`` when no cell was done: it was asked for, drawn, or begun by a process that is gone."""
+    if path.suffix == LOCK:
+        return not claims.is_claimed(path)
+    return path.name == POISONS or path.suffix in (*ENDS, PART) or path.name.startswith(DRAFT)
 
 
 def _try_out(folder: Path) -> None:
@@ -223,22 +211,3 @@ def _try_out(folder: Path) -> None:
         probe.write(bytes(PROBE_BYTES))
         probe.flush()
         os.fsync(probe.fileno())
-
-
-def _readable(paths: Iterable[Path]) -> Iterator[tuple[Stored, Path]]:
-    for path in paths:
-        try:
-            stored = read_record(path)
-        except UserError as error:
-            log.warning("%s", error)
-            continue
-        if stored is not None:
-            yield stored, path
-
-
-def _problem(path: Path) -> str | None:
-    try:
-        read_record(path)
-    except UserError as error:
-        return str(error)
-    return None

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poisonbench.records import AttackSuccess, Record
+from poisonbench.records import AttackSuccess, Record, RepairCandidate
 
 Row = tuple[str, str, str]
 """A group of numbers, what the number is of, the number."""
@@ -31,7 +31,9 @@ def show_records(found: Sequence[tuple[Record, Path]], console: Console) -> None
 
 def in_full(record: Record) -> Table:
     """Everything that a person wants to know of one cell."""
-    title = f"{record.attack.title} × {record.defense.title}, tier {record.tier}, seed {record.seed}"
+    title = (
+        f"{record.attack.full_title} × {record.defense.full_title}, tier {record.tier}, seed {record.seed}"
+    )
     table = _open_table(title)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -63,6 +65,11 @@ def _rows(record: Record) -> Iterator[Row]:
         yield from (("failed", "log", line) for line in record.log[-LAST_LINES:])
     if record.asr:
         yield from _attack(record, record.asr)
+    if found := record.attack_retrieval:
+        hits = " / ".join(f"{found.hits[k]:.1%}" for k in ("1", "5", "10"))
+        base = " / ".join(f"{found.base_hits[k]:.1%}" for k in ("1", "5", "10"))
+        yield "attack", "hit@1/5/10", f"{hits}, min-rank {found.min_rank:.1f}, n={found.n:,}"
+        yield "attack", "without it", f"{base}, min-rank {found.base_min_rank:.1f}"
     for name, shot in _headline_first(record.zero_shot, record.headline):
         reached = f"{shot.top1:.1%} ({_between(shot.low, shot.high)}), top-5 {shot.top5:.1%}"
         yield "zero-shot", name, f"{reached}, n={shot.n:,}"
@@ -71,6 +78,8 @@ def _rows(record: Record) -> Iterator[Row]:
         yield "linear probe", name, f"{reached}, n={probe.n:,}"
     yield from _retrieval(record)
     yield from _poison(record)
+    yield from _found(record)
+    yield from (("repair", one.name, _reached(one)) for one in record.frontier)
     yield from _cost(record)
 
 
@@ -104,9 +113,33 @@ def _poison(record: Record) -> Iterator[Row]:
         yield "poison", "neutralised", f"{poison.neutralized:,} ({poison.neutralized / poison.count:.0%})"
 
 
+def _found(record: Record) -> Iterator[Row]:
+    if (rows := record.detection) and rows.auroc is not None:
+        recalls = " / ".join(f"{rows.recall[k]:.1%}" for k in ("1", "2", "5", "10"))
+        yield "detection", "poisoned rows", f"AUROC {rows.auroc:.3f}, AP {rows.average_precision:.3f}"
+        yield "detection", "recall@1/2/5/10%", recalls
+    if rows := record.detection:
+        yield "detection", "removed", f"{rows.removed:,} rows, {rows.removed_poisons:,} of them poisoned"
+    if inputs := record.screening:
+        separated = "" if inputs.auroc is None else f", AUROC {inputs.auroc:.3f}, n={inputs.attacked:,}"
+        yield "screening", "flagged clean", f"{inputs.false_positive_rate:.1%} of {inputs.clean:,}{separated}"
+
+
+def _reached(one: RepairCandidate) -> str:
+    """A model of a repair's sweep in one line, the number that decided first."""
+    if one.failure:
+        return f"failed: {one.failure.reason}"
+    measured = [("validation", one.validation_accuracy), ("zero-shot", one.zero_shot)]
+    measured += [("ASR", one.asr), ("base", one.base)]
+    words = [f"{what} {value:.1%}" for what, value in measured if value is not None]
+    return ", ".join([*words, "chosen"] if one.chosen else words)
+
+
 def _cost(record: Record) -> Iterator[Row]:
     if cost := record.cost:
         yield "cost", "training", f"{cost.train_seconds:,.1f} s ({cost.pairs_per_second:,.0f} pairs/s)"
+        if cost.curation_seconds:
+            yield "cost", "curation", f"{cost.curation_seconds:,.1f} s of it, before the training"
         yield "cost", "evaluation", f"{cost.evaluation_seconds:,.1f} s; {cost.total_seconds:,.1f} s in all"
         yield "cost", "memory", f"{cost.peak_memory_bytes / 1e9:.2f} GB at the peak"
 
@@ -116,8 +149,8 @@ def _line(record: Record) -> list[str]:
     shot, probe = record.zero_shot.get(record.headline), record.linear_probe.get(record.headline)
     valid = {True: "yes", False: "no", None: "unknown" if asr else "-"}[record.valid]
     return [
-        record.attack.name,
-        record.defense.name,
+        record.attack.full_name,
+        record.defense.full_name,
         str(record.seed),
         f"{asr.value:.1%}" if asr else "-",
         f"{asr.base:.1%}" if asr else "-",

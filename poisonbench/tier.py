@@ -62,7 +62,7 @@ class Recipe(Settings):
         betas: AdamW's moments.
         warmup: share of the run with linearly rising learning rate; a cosine to zero follows.
         precision: of the towers' forward and backward; losses are fp32.
-        images: image augmentation (none, flip, mild, light, roclip).
+        images: image augmentation (none, flip, mild, light, roclip, auto).
         texts: text augmentation (none, eda).
         threads: CPU threads of one cell.
     """

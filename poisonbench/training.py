@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,11 +13,18 @@ from torch import Tensor
 
 from poisonbench.defense import Batch, Objective, Pass
 from poisonbench.loader import Loader
+from poisonbench.optimizer import adamw, load_optimizer_state
 from poisonbench.pairs import Rows
 from poisonbench.progress import Progress
-from poisonbench.randomness import torch_rng
+from poisonbench.randomness import stable_seed, torch_rng
+from poisonbench.resumption import Keeper, Run, Training
+from poisonbench.slots import Slot
 from poisonbench.tier import Recipe
 from poisonbench.towers import MAX_SCALE, Towers
+
+__all__ = ["Diverged", "EpochEnd", "Training", "adamw", "fit", "make_batch", "schedule", "state_of"]
+
+EpochEnd = Callable[[int, Objective], dict[str, float]]
 
 
 class Diverged(Exception):
@@ -28,24 +35,6 @@ class Diverged(Exception):
         self.step = step
 
 
-@dataclass
-class Training:
-    """What a run of the loop leaves besides the weights.
-
-    Attributes:
-        seconds: wall-clock time of the loop.
-        pairs: pairs that were given to losses, every pass counted.
-        history: per epoch, mean loss and what the objective reports.
-    """
-
-    seconds: float = 0.0
-    pairs: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-EpochEnd = Callable[[int, Objective], dict[str, float]]
-
-
 def fit(
     towers: Towers,
     objective: Objective,
@@ -53,6 +42,8 @@ def fit(
     recipe: Recipe,
     progress: Progress,
     on_epoch: EpochEnd | None = None,
+    checkpoint: Slot | None = None,
+    optimizer_state: Mapping[str, Tensor] | None = None,
 ) -> Training:
     """Train ``towers`` in place.
 
@@ -62,49 +53,53 @@ def fit(
         loader: draws the batches.
         recipe: epochs, optimiser, precision, default augmentation.
         progress: told about epochs and pairs.
-        on_epoch: called after every epoch; what it returns joins the history.
+        on_epoch: called after every epoch; what it returns joins the history. A resumed run calls it once more for the
+            last finished epoch, so that whoever keeps an account of the epochs has it again.
+        checkpoint: where the run is kept and taken up again, or None to keep nothing.
+        optimizer_state: moments to start from (``Training.optimizer_state`` of an earlier run), or None for none.
 
     Raises:
-        Diverged: when a loss is not finite.
+        Diverged: when a loss is not finite. Any other error of a step says in its ``step`` where it came up.
     """
-    done = Training()
-    optimizer = adamw(towers, recipe)
-    started, step = time.perf_counter(), 0
-    for epoch in range(1, recipe.epochs + 1):
-        losses: list[float] = []
-        passes = [
-            (stage, one, _steps(loader, one, epoch, stage)) for stage, one in enumerate(objective.plan(epoch))
-        ]
-        total = sum(len(steps) for _, _, steps in passes)
-        progress.phase(
-            f"training, epoch {epoch} of {recipe.epochs}",
-            sum(len(rows) for _, _, steps in passes for rows in steps),
-        )
-        finished = 0
-        for at, (stage, one, rows) in enumerate(
-            (stage, one, rows) for stage, one, steps in passes for rows in steps
-        ):
-            share = (epoch - 1 + at / max(1, total)) / recipe.epochs
-            batch = make_batch(loader, objective, recipe, rows, epoch, stage, step, share)
-            losses.append(
-                _step(
-                    towers, optimizer, one, batch, recipe.lr * one.lr_scale * schedule(share, recipe.warmup)
-                )
-            )
-            if not math.isfinite(losses[-1]):
-                raise Diverged(step, epoch)
-            step, finished = step + 1, finished + len(rows)
-            progress.advance(finished)
-        done.pairs += finished
-        report = {
-            "epoch": float(epoch),
-            "loss": float(np.mean(losses)) if losses else 0.0,
-            **objective.finish(epoch),
-        }
-        done.history.append(report | (on_epoch(epoch, objective) if on_epoch else {}))
-        progress.note(", ".join(f"{key} {value:.4g}" for key, value in done.history[-1].items()))
-    done.seconds = time.perf_counter() - started
-    return done
+    run = Run(towers, objective, adamw(towers, recipe))
+    if optimizer_state:
+        load_optimizer_state(towers, run.optimizer, optimizer_state)
+    keeper = Keeper(run, checkpoint, _about(objective, loader, recipe))
+    keeper.resume(progress)
+    if on_epoch and run.epoch > 1:
+        on_epoch(run.epoch - 1, objective)
+    with _generator_apart(towers.device):
+        while run.epoch <= recipe.epochs:
+            report = _epoch(run, loader, recipe, progress, keeper)
+            run.close(report | (on_epoch(run.epoch, objective) if on_epoch else {}))
+            progress.note(", ".join(f"{key} {value:.4g}" for key, value in run.done.history[-1].items()))
+            keeper.keep()
+    return run.finished()
+
+
+def _epoch(run: Run, loader: Loader, recipe: Recipe, progress: Progress, keeper: Keeper) -> dict[str, float]:
+    """Make the epoch's steps from where the run is; returns what is to be said of the epoch."""
+    steps = [
+        (stage, one, rows)
+        for stage, one in enumerate(run.passes(kept=keeper.keeps))
+        for rows in _steps(loader, one, run.epoch, stage)
+    ]
+    ends = np.cumsum([len(rows) for _, _, rows in steps], dtype=np.int64).tolist()
+    progress.phase(f"training, epoch {run.epoch} of {recipe.epochs}", ends[-1] if ends else 0)
+    for stage, one, rows in steps[run.at :]:
+        share = (run.epoch - 1 + run.at / len(steps)) / recipe.epochs
+        rate = recipe.lr * one.lr_scale * schedule(share, recipe.warmup)
+        with _located(run.step):
+            batch = make_batch(loader, run.objective, recipe, rows, run.epoch, stage, run.step, share)
+            torch.manual_seed(stable_seed(loader.seed, "global", run.step))  # for dropout inside models
+            loss = _step(run.towers, run.optimizer, one, batch, rate)
+        if not math.isfinite(loss):
+            raise Diverged(run.step, run.epoch)
+        run.advance(loss, len(rows))
+        progress.advance(ends[run.at - 1])
+        keeper.keep_if_due()
+    mean = float(np.mean(run.losses)) if run.losses else 0.0
+    return {"epoch": float(run.epoch), "loss": mean, **run.objective.finish(run.epoch)}
 
 
 def schedule(share: float, warmup: float) -> float:
@@ -112,17 +107,6 @@ def schedule(share: float, warmup: float) -> float:
     if share < warmup:
         return (share + 1e-3) / (warmup + 1e-3)
     return (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2
-
-
-def adamw(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW that decays only parameters of two or more dimensions (no biases, norms or logit scale)."""
-    decayed = [p for p in towers.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in towers.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=1e-8, fused=True)
 
 
 def make_batch(
@@ -165,6 +149,29 @@ def _step(towers: Towers, optimizer: torch.optim.Optimizer, one: Pass, batch: Ba
     with torch.no_grad():
         towers.model.logit_scale.clamp_(0, math.log(MAX_SCALE))
     return float(loss.detach())
+
+
+@contextmanager
+def _located(step: int) -> Iterator[None]:
+    """Errors say at which step they came up."""
+    try:
+        yield
+    except Exception as error:
+        vars(error).setdefault("step", step)
+        raise
+
+
+@contextmanager
+def _generator_apart(device: torch.device) -> Iterator[None]:
+    """Leave the caller's global torch generator as it was."""
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        yield
+
+
+def _about(objective: Objective, loader: Loader, recipe: Recipe) -> str:
+    """What is trained on what and how, so that a checkpoint of other work is not taken for this one's."""
+    words = (type(objective).__name__, loader.pairs.fingerprint, len(loader.pairs), recipe.model_dump_json())
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
 def state_of(towers: Towers) -> Iterator[tuple[str, Tensor]]:

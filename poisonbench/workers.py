@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +16,19 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-from poisonbench.attempt import Trial, Verdict, Watch, settle
+from poisonbench.attempt import Trial, Verdict, Watch, attempt, finished, settle
 from poisonbench.cell import Cell
+from poisonbench.desk import Desk
 from poisonbench.errors import UserError
 from poisonbench.progress import Progress
 from poisonbench.store import Store
+from poisonbench.twin import twin_of
 
 GRACE = 10.0
 """Seconds that a stopped process has for cleaning up."""
+
+PATIENCE = 1.0
+"""Seconds between two looks at cells that another runner works on."""
 
 
 class Killed(Exception):
@@ -35,16 +40,22 @@ def in_processes(
 ) -> Iterator[tuple[Cell, Verdict]]:
     """Run ``cells`` in order, ``workers`` at a time; yields each with its verdict as it ends.
 
+    A cell that another runner works on, or whose undefended twin somebody works on, is left for later.
+
     Raises:
         UserError: when nothing can be written; the other processes are stopped.
     """
     waiting, running = list(cells), dict[Connection, Worker]()
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                worker = Worker.start(waiting.pop(0), store, watch, force, trial)
+            while len(running) < workers and (cell := _next(waiting, running.values(), store)):
+                waiting.remove(cell)
+                if not force and finished(store, cell):
+                    yield cell, Verdict("already done")
+                    continue
+                worker = Worker.start(cell, store, watch, force, trial)
                 running[worker.connection] = worker
-            for connection in wait(list(running)):
+            for connection in wait(list(running), PATIENCE if waiting else None):
                 assert isinstance(connection, Connection)
                 worker = running[connection]
                 if (verdict := worker.hear(store, force)) is not None:
@@ -56,6 +67,16 @@ def in_processes(
             worker.process.terminate()
         for worker in running.values():
             worker.stop()
+
+
+def _next(waiting: Sequence[Cell], running: Collection[Worker], store: Store) -> Cell | None:
+    """The first cell that can begin; one that must wait for another runner only if there is nothing else to do."""
+    ours = {worker.cell.folder for worker in running}
+    for cell in waiting:
+        needed = [cell, *filter(None, [twin_of(cell)])]
+        if not any(one.folder in ours or store.is_claimed(one) for one in needed):
+            return cell
+    return waiting[0] if waiting and not running else None
 
 
 @dataclass
@@ -85,7 +106,10 @@ class Worker:
             kind, *values = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             self.process.join()
-            return settle(self.cell, store, Progress(), force, partial(_fail, self.process.exitcode or 0))
+            died = partial(_fail, self.process.exitcode or 0)
+            return attempt(
+                self.cell, store, Progress(), lambda: not force and finished(store, self.cell), died
+            )
         if kind == "stop":
             raise UserError(values[0])
         if kind == "verdict":
@@ -138,7 +162,7 @@ def work(cell: str, root: str, force: bool, trial: Trial, connection: Connection
         relay.send("verdict", *verdict)
 
 
-def _fail(exitcode: int, cell: Cell, folder: Path, progress: Progress) -> NoReturn:
+def _fail(exitcode: int, cell: Cell, desk: Desk, progress: Progress) -> NoReturn:
     if exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = "; it may have run out of memory" if name == "SIGKILL" else ""

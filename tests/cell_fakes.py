@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from pathlib import Path
 
 from poisonbench.cell import Cell
+from poisonbench.desk import Desk
 from poisonbench.errors import UserError
 from poisonbench.progress import Progress
 from poisonbench.records import (
@@ -24,6 +24,7 @@ from poisonbench.records import (
 )
 from poisonbench.resolve import Request, resolve
 from poisonbench.store import Store
+from poisonbench.twin import MODEL, OPTIMIZER, is_shared
 
 
 def cells(
@@ -86,8 +87,8 @@ def keep(store: Store, cell: Cell, record: Stored) -> None:
         store.commit(cell, staged, record)
 
 
-def good_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
-    (folder / "manifest.json").write_text("{}")
+def good_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    (desk.folder / "manifest.json").write_text("{}")
     progress.phase("training, epoch 1 of 1", 10)
     progress.advance(10)
     progress.note("a note")
@@ -95,26 +96,36 @@ def good_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
     return stored(cell, log=(f"threads {os.environ.get('OMP_NUM_THREADS')}",))
 
 
-def crashing_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
-    (folder / "manifest.json").write_text("{}")
+def sharing_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    """An undefended cell leaves files to start from, another names the folder that it starts from."""
+    if cell.defense.name == "none":
+        for name in (MODEL, OPTIMIZER):
+            (desk.folder / name).touch()
+        return stored(cell)
+    assert desk.twin is not None and is_shared(desk.twin)
+    return stored(cell, log=(f"starts from {desk.twin}",))
+
+
+def crashing_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    (desk.folder / "manifest.json").write_text("{}")
     raise ValueError("the plugin\nfell over")
 
 
-def refusing_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
-    (folder / "manifest.json").write_text("{}")
+def refusing_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    (desk.folder / "manifest.json").write_text("{}")
     raise UserError("target 'vegtable' is not a class; did you mean 'vegetable'?")
 
 
-def disk_filling_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
-    (folder / "manifest.json").write_text("{}")
+def disk_filling_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    (desk.folder / "manifest.json").write_text("{}")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def mixed_trial(cell: Cell, folder: Path, progress: Progress) -> Stored:
+def mixed_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
     """By seed: 0 goes well, 1 is killed, 2 crashes, 3 is refused."""
     if cell.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return (good_trial, good_trial, crashing_trial, refusing_trial)[cell.seed](cell, folder, progress)
+    return (good_trial, good_trial, crashing_trial, refusing_trial)[cell.seed](cell, desk, progress)
 
 
 def _asr(value: float, base: float) -> AttackSuccess:

@@ -18,6 +18,7 @@ from poisonbench.conformance.data import digest, every, tiny_data
 from poisonbench.defense import (
     Assignment,
     Batch,
+    Candidate,
     Curation,
     Defense,
     DefenseCard,
@@ -30,7 +31,7 @@ from poisonbench.lab import Lab
 from poisonbench.manifest import Edit, Manifest, painted
 from poisonbench.pairs import Pairs
 from poisonbench.registry import attacks, defenses
-from poisonbench.settings import Settings
+from poisonbench.settings import Presets, Settings
 from poisonbench.tasks import Assets
 from poisonbench.towers import Towers
 from poisonbench.triggers import Box, Patch
@@ -159,6 +160,18 @@ class Floating(Square):
         return replace(sound, images=sound.images.float())
 
 
+class SilentVariant(Square):
+    """Has a variant that forgets its probe."""
+
+    class Config(Square.Config):
+        mute: bool = False
+
+    presets: ClassVar[Presets] = {"mute": {"mute": True}}
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Any:
+        return None if self.config.mute else super().probe(manifest, assets, rng)
+
+
 class Scribbler(Square):
     """Paints on the data itself."""
 
@@ -181,6 +194,7 @@ class Scribbler(Square):
         (EasyControls, "goal_excluded", "12 controls already show their goal"),
         (Uncontrolled, "probe_shapes", "no controls"),
         (Floating, "probe_shapes", "probe.images are torch.float32"),
+        (SilentVariant, "presets", "preset 'mute' has no probe"),
         (Scribbler, "keeps_data", "work on a copy"),
     ],
 )
@@ -241,12 +255,35 @@ class Stubborn(Objective):
 
 class Restless(Objective):
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
-        return super().loss(batch, towers) * (1 + torch.rand(()))
+        return super().loss(batch, towers) * (1 + np.random.default_rng().random())
 
 
 class Endless(Objective):
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
         return super().loss(batch, towers) * float("inf")
+
+
+class Absentminded(Objective):
+    """Counts its steps for nobody but itself."""
+
+    steps = 0
+
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        self.steps += 1
+        return super().loss(batch, towers) / self.steps
+
+
+class Silent(Objective):
+    """Weights do not depend on what it counts, but its report does."""
+
+    pairs = 0
+
+    def loss(self, batch: Batch, towers: Towers) -> Tensor:
+        self.pairs += len(batch.rows)
+        return super().loss(batch, towers)
+
+    def finish(self, epoch: int) -> dict[str, float]:
+        return {"pairs": float(self.pairs)}
 
 
 class Unsure(Objective):
@@ -262,6 +299,8 @@ class Unsure(Objective):
         (Forgetful, "state_round_trip", "state_dict differs in bank"),
         (Stubborn, "state_round_trip", "something else than tensors: epoch"),
         (Restless, "same_seed", "two runs with one seed differ"),
+        (Absentminded, "resumes", "after an interruption the model's"),
+        (Silent, "resumes", "after an interruption what epoch 2 reports"),
         (Endless, "trains", "the loss is not finite"),
         (Unsure, "assignments", "names rows outside -1 to 159"),
     ],
@@ -307,7 +346,7 @@ class Undecided(Plain):
 class Misrepaired(Plain):
     """Offers the name of a repair instead of a repair."""
 
-    def repair(self, lab: Lab) -> Mapping[str, Objective]:
+    def repair(self, lab: Lab) -> Mapping[str, Candidate]:
         return {"low": "objective"}  # type: ignore[dict-item]
 
 
@@ -318,7 +357,7 @@ class Misrepaired(Plain):
         (Unmeasured, "curates", "curate's scores have shape (3,), not (160,)"),
         (Loose, "unknown_field", "accepts the unknown field"),
         (Undecided, "screens", "the screen's scores are not all finite"),
-        (Misrepaired, "repairs", "candidate 'low' is a str, not an Objective"),
+        (Misrepaired, "repairs", "candidate 'low' is a str, not a Candidate"),
     ],
 )
 def test_a_broken_defence_fails_the_check_that_says_what_to_mend(
@@ -334,8 +373,13 @@ def test_checks_can_be_asked_for_by_name() -> None:
     results = check_plugin("backdoor_badnet")
     assert [result.check for result in results] == [check.name for check in checks_for("attack")]
     assert all(result.passed for result in results)
+    assert [result.check for result in check_plugin("backdoor_badnet:stripes")] == [
+        one.check for one in results
+    ]
     with pytest.raises(UserError, match=r"unknown plugin 'roclop'; did you mean 'roclip'"):
         check_plugin("roclop")
+    with pytest.raises(UserError, match="unknown variant 'strips' of attack 'backdoor_badnet'"):
+        check_plugin("backdoor_badnet:strips")
 
 
 def test_a_class_that_is_no_plugin_is_refused() -> None:

@@ -8,13 +8,19 @@ import cell_fakes as fakes
 import pytest
 from cell_fakes import cells, keep, stored
 
-from poisonbench.attempt import Trial, Verdict, Watch
+from poisonbench.attempt import Trial, Verdict, Watch, settle
 from poisonbench.cell import Cell
+from poisonbench.desk import Desk
 from poisonbench.errors import UserError
 from poisonbench.grid import run_grid, undefended_first
 from poisonbench.progress import Progress
 from poisonbench.records import Record, Stored
+from poisonbench.registry import defenses
 from poisonbench.store import Store
+from poisonbench.twin import twin_of
+from poisonbench.workers import Worker, _next
+
+ALL = ("all",)
 
 
 class Diary(Watch):
@@ -22,6 +28,7 @@ class Diary(Watch):
 
     def __init__(self) -> None:
         self.ended: dict[int, tuple[str, str]] = {}
+        self.order: list[str] = []
         self.left_out: list[str] = []
         self.phases: list[str] = []
 
@@ -36,6 +43,7 @@ class Diary(Watch):
 
     def end(self, cell: Cell, verdict: Verdict, record: Record | None) -> None:
         self.ended[cell.seed] = (verdict.word, record.status if record else "no record")
+        self.order.append(cell.defense.name)
 
     def refused(self, cell: Cell, reason: str) -> None:
         self.left_out.append(reason)
@@ -85,7 +93,7 @@ def test_a_crash_becomes_a_record_that_says_why_and_is_tried_again(store: Store)
 
 
 def test_a_trial_that_ends_in_a_failed_record_fails_the_grid(store: Store) -> None:
-    def diverging(cell: Cell, folder: Path, progress: Progress) -> Stored:
+    def diverging(cell: Cell, desk: Desk, progress: Progress) -> Stored:
         return stored(cell, failure="the loss is not finite")
 
     status, diary = run(store, diverging)
@@ -110,8 +118,8 @@ def test_a_refused_repetition_leaves_the_old_record(store: Store) -> None:
 
 
 def test_an_interruption_leaves_nothing_half_written(store: Store) -> None:
-    def interrupted(cell: Cell, folder: Path, progress: Progress) -> Stored:
-        (folder / "manifest.json").write_text("{}")
+    def interrupted(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+        (desk.folder / "manifest.json").write_text("{}")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -145,3 +153,134 @@ def test_a_full_disk_ends_the_grid(store: Store) -> None:
     with pytest.raises(UserError, match="No space left"):
         run_grid(cells(seeds=(0, 1)), store, Diary(), workers=2, trial=fakes.disk_filling_trial)
     assert not store.root.exists()
+
+
+def twins(defense: str = "finetune") -> tuple[Cell, Cell]:
+    """A cell that repairs, and the undefended cell that it starts from."""
+    undefended, repairing = cells(defenses=("none", defense))
+    assert twin_of(repairing) == undefended
+    return undefended, repairing
+
+
+def settled(cell: Cell, store: Store, trial: Trial, force: bool = False) -> Verdict:
+    store.root.mkdir(exist_ok=True)
+    return settle(cell, store, Progress(), force, trial)
+
+
+def test_only_repairs_and_screens_start_from_the_undefended_model() -> None:
+    started = {cell.defense.name for cell in cells(defenses=ALL) if twin_of(cell)}
+    tracks = {name: plugin.card.track for name, plugin in defenses().usable().items()}
+    assert started == {name for name, track in tracks.items() if track in ("repair", "screening")} != set()
+
+
+def test_a_repair_starts_from_its_undefended_twin_whose_record_appears_as_well(store: Store) -> None:
+    undefended, repairing = twins()
+    diary = Diary()
+    status = run_grid([repairing], store, diary, trial=fakes.sharing_trial)
+    assert (status, diary.order) == (0, ["none", "finetune"])
+    assert store.need(undefended).status == store.need(repairing).status == "done"
+    assert store.need(repairing).log == [f"starts from {store.folder(undefended)}"]
+    assert run_grid([repairing], store, Diary(), force=True, trial=fakes.sharing_trial) == 0
+
+
+def test_a_finished_twin_is_not_run_again(store: Store) -> None:
+    undefended, repairing = twins()
+    settled(undefended, store, fakes.sharing_trial)
+    before = store.path(undefended).stat().st_mtime_ns
+    assert settled(repairing, store, fakes.sharing_trial).word == "done"
+    assert settled(repairing, store, fakes.sharing_trial, force=True).word == "done"
+    assert store.path(undefended).stat().st_mtime_ns == before
+
+
+def test_a_twin_that_lost_its_model_is_run_again(store: Store) -> None:
+    undefended, repairing = twins()
+    settled(undefended, store, fakes.sharing_trial)
+    (store.folder(undefended) / "optimizer.safetensors").unlink()
+    assert settled(repairing, store, fakes.sharing_trial).word == "done"
+
+
+def test_a_twin_that_failed_fails_what_starts_from_it_and_is_not_tried_for_each(store: Store) -> None:
+    undefended, repairing = twins()
+    runs = []
+
+    def crashing(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+        runs.append(cell.defense.name)
+        return fakes.crashing_trial(cell, desk, progress)
+
+    verdicts = [settled(repairing, store, crashing) for _ in range(2)]
+    assert runs == ["none"]
+    assert store.need(undefended).status == "failed"
+    for verdict in verdicts:
+        assert verdict.word == "failed"
+        assert f"its undefended twin {undefended.folder} failed: ValueError: the plugin" in verdict.reason
+
+
+def test_a_refused_twin_refuses_what_starts_from_it(store: Store) -> None:
+    undefended, repairing = twins()
+    verdict = settled(repairing, store, fakes.refusing_trial)
+    assert (verdict.word, store.load(undefended), store.load(repairing)) == ("refused", None, None)
+
+
+def test_an_error_of_a_step_is_in_the_record_with_the_step(store: Store) -> None:
+    def breaking(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+        error = ValueError("nothing left to match")
+        error.step = 41  # type: ignore[attr-defined]
+        raise error
+
+    [cell] = cells()
+    settled(cell, store, breaking)
+    failure = store.need(cell).failure
+    assert failure is not None and failure.step == 41 and "nothing left to match" in failure.reason
+
+
+def test_a_failed_cell_keeps_its_checkpoints_and_a_done_one_does_not(store: Store) -> None:
+    def leaving(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+        assert desk.checkpoints is not None
+        seen.append(desk.checkpoints.exists())
+        desk.checkpoints.mkdir(exist_ok=True)
+        return next(records)
+
+    [cell] = cells()
+    seen: list[bool] = []
+    records = iter([stored(cell, failure="out of memory"), stored(cell), stored(cell)])
+    words = [settled(cell, store, leaving, force=True).word for _ in range(3)]
+    assert words == ["failed", "done", "done"]
+    assert seen == [False, True, False]
+    assert [path.name for path in store.root.iterdir()] == [cell.folder]
+
+
+def test_what_a_grid_was_asked_for_is_noted_until_it_has_ended(store: Store) -> None:
+    asked = []
+
+    def interrupted(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+        asked.extend(store.plan.asked())
+        (store.root / "kept").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(store, interrupted)
+    assert asked == store.plan.asked() == cells()
+    run(store, fakes.good_trial)
+    assert store.plan.asked() == []
+
+
+def test_a_worker_leaves_alone_what_another_runner_works_on(store: Store) -> None:
+    undefended, repairing = twins()
+    other = cells(seeds=(1,))[0]
+    store.root.mkdir()
+    assert _next([undefended, repairing, other], [], store) == undefended
+    with store.claimed(undefended):
+        assert _next([undefended, repairing, other], [], store) == other
+        assert _next([undefended, repairing], [], store) == undefended, "there is nothing else to do"
+    ours = Worker(undefended, None, None, Progress())  # type: ignore[arg-type]
+    assert _next([repairing, other], [ours], store) == other
+    assert _next([repairing], [ours], store) is None
+
+
+def test_leftovers_of_a_finished_cell_are_removed(store: Store) -> None:
+    [cell] = cells()
+    keep(store, cell, stored(cell))
+    store.ask([cell])
+    (store.root / f".{cell.folder}.checkpoints").mkdir()
+    run(store, fakes.crashing_trial)
+    assert [path.name for path in store.root.iterdir()] == [cell.folder]

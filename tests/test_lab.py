@@ -11,6 +11,7 @@ import torch
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard, Objective, Sight
+from poisonbench.errors import UserError
 from poisonbench.lab import Lab
 from poisonbench.pairs import Chosen, Pairs
 from poisonbench.tier import Recipe
@@ -46,7 +47,7 @@ def test_data_without_a_clean_split_or_classes_say_so() -> None:
     empty = Pairs(Chosen(DATA.clean.images, np.array([], dtype=np.int64)), [], "empty")
     lab = lab_that_sees("clean", "classes")
     for without in (replace(lab, _clean=None), replace(lab, _clean=empty)):
-        with pytest.raises(ValueError, match="no clean split"):
+        with pytest.raises(UserError, match=r"data\.clean"):
             _ = without.clean
     with pytest.raises(ValueError, match="no classes"):
         _ = replace(lab, _classes=None).classes

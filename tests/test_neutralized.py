@@ -48,6 +48,14 @@ def own(**changed: int) -> Assigned:
     return Assigned(*partner)
 
 
+def test_new_captions_of_clean_rows_are_compared_with_their_class() -> None:
+    seen = Neutralized(MANIFEST, POISONED, len(CLEAN), Curation(), classes=("fox", "apple", "ant"))
+    shares = seen.after_epoch(1, own(FOX=ADDED_FOX, APPLE=ANT, PEAR=ANT, ANT=-1))
+    assert shares["recaptioned_true_class"] == 0.5, (
+        "the fox is right, the apple wrong, the pear of no class, the ant left out"
+    )
+
+
 def test_nothing_is_neutralised_when_every_row_keeps_its_caption() -> None:
     seen = watch()
     assert seen.after_epoch(1, Objective()) == {"clean_rows_on_own_caption": 1.0, "poison_neutralized": 0.0}

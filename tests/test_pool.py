@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonbench.pool import Pool
+from poisonbench.pool import Bank, Pool
 
 pushes = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
@@ -63,3 +63,30 @@ def test_what_enters_the_pool_carries_no_gradient() -> None:
 
 def test_a_new_pool_is_empty() -> None:
     assert len(Pool(3)) == 0
+
+
+def bank(capacity: int) -> Bank:
+    return Bank(capacity, torch.Generator().manual_seed(7))
+
+
+def test_a_bank_begins_as_unit_noise_of_its_generator_that_names_no_row() -> None:
+    query = torch.eye(3)
+    (first, rows), (again, _) = bank(5).nearest(query), bank(5).nearest(query)
+    assert torch.equal(first, again) and (rows == -1).all()
+    torch.testing.assert_close(first.norm(dim=1), torch.ones(3))
+
+
+def test_a_bank_gives_the_nearest_entry_and_its_row() -> None:
+    memory = bank(3)
+    memory.push(embedding=torch.eye(3), row=torch.tensor([10, 11, 12]))
+    embedding, rows = memory.nearest(torch.tensor([[0.1, 0.2, 0.9], [0.9, 0.1, 0.2]]))
+    assert rows.tolist() == [12, 10]
+    assert torch.equal(embedding, torch.eye(3)[[2, 0]])
+
+
+def test_what_a_bank_gives_carries_no_gradient_and_outlives_the_next_push() -> None:
+    memory = bank(2)
+    memory.push(embedding=torch.eye(2), row=torch.tensor([0, 1]))
+    found, _ = memory.nearest(torch.eye(2, requires_grad=True))
+    memory.push(embedding=-torch.eye(2), row=torch.tensor([2, 3]))
+    assert not found.requires_grad and torch.equal(found, torch.eye(2))

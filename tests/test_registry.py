@@ -31,6 +31,20 @@ class BadDefault(Good):
         from pydantic import Field
         strength: float = Field(2.0, le=1)
 
+class Varied(Good):
+    "A defence with variants."
+    class Config(DefenseConfig):
+        strength: float = 1.0
+    presets = {"strong": {"strength": 2.0}}
+
+class BadPreset(Varied):
+    "A defence whose preset sets what it does not have."
+    presets = {"strong": {"force": 2.0}}
+
+class ShoutedPreset(Varied):
+    "A defence whose preset cannot be typed."
+    presets = {"STRONG!": {}}
+
 class BadConfig(Good):
     "A defence whose configuration is not one."
     Config = dict
@@ -87,6 +101,18 @@ def test_a_plugin_is_imported_when_it_is_asked_for_and_not_before(shelf: Shelf) 
     assert plugins.problems() == []
 
 
+def test_a_preset_is_found_behind_a_colon_and_a_wrong_one_gets_a_suggestion(shelf: Shelf) -> None:
+    shelf.install("pb_extra", mine="pb_good:Varied", plain="pb_good:Good")
+    plugins = shelf.registry()
+    assert plugins.find("mine:strong") == (plugins.get("mine"), "strong")
+    assert plugins.find("mine") == (plugins.get("mine"), "")
+    assert plugins.variants() == ["mine", "mine:strong", "plain"]
+    with pytest.raises(UserError, match="unknown variant 'stron' of defense 'mine'; did you mean 'strong'"):
+        plugins.find("mine:stron")
+    with pytest.raises(UserError, match="'plain' has no variants"):
+        plugins.find("plain:strong")
+
+
 def test_an_unknown_name_gets_a_suggestion(shelf: Shelf) -> None:
     shelf.install("pb_extra", mixing="pb_good:Good")
     with pytest.raises(UserError, match=r"unknown defense 'mixign'; did you mean 'mixing'\?"):
@@ -122,6 +148,8 @@ def test_of_two_strangers_the_first_by_name_stays_and_both_are_reported(shelf: S
         ("pb_good:stranger", "pb_good:stranger is not a subclass of Defense"),
         ("pb_good:NoCard", r"NoCard has no card; add 'card = DefenseCard\(...\)'"),
         ("pb_good:BadDefault", "its defaults: field 'strength'.*less than or equal to 1"),
+        ("pb_good:BadPreset", "preset 'strong': unknown field 'force'"),
+        ("pb_good:ShoutedPreset", "preset 'STRONG!': a preset is named like a plugin"),
         ("pb_good:BadConfig", "BadConfig.Config is not a subclass of DefenseConfig"),
     ],
 )

@@ -53,6 +53,45 @@ def test_all_names_every_plugin() -> None:
     assert {"none", "backdoor_badnet", "targeted"} <= names
 
 
+def test_a_variant_is_its_preset_on_top_of_the_plugins_fields() -> None:
+    plain, striped = resolve(one(attacks=("backdoor_blended", "backdoor_blended:stripes")))
+    assert (plain.attack.name, plain.attack.variant) == ("backdoor_blended", "")
+    assert (striped.attack.name, striped.attack.variant) == ("backdoor_blended", "stripes")
+    assert striped.attack.full_name == "backdoor_blended:stripes"
+    assert striped.attack.config["picture"] == "stripes" != plain.attack.config["picture"]
+    assert striped.attack.config["rate"] == plain.attack.config["rate"], (
+        "the tier's fields are below the preset"
+    )
+    assert striped.identity != plain.identity
+
+
+def test_the_preset_beats_the_tier_the_tiers_variant_beats_the_preset_and_set_beats_all(
+    tmp_path: Path,
+) -> None:
+    fields = {"ratio": 0.9, "rate": 0.04, "captions": "templates"}
+    at_tier = {"backdoor_blended": fields, "backdoor_blended:stripes": {"rate": 0.03}}
+    request = one(attacks=("backdoor_blended:stripes",), tier=_tier_file(tmp_path, attacks=at_tier))
+    [cell] = resolve(request)
+    assert cell.attack.config["captions"] == "templates"
+    assert cell.attack.config["ratio"] == 0.03, "the preset's own"
+    assert cell.attack.config["rate"] == 0.03
+    [cell] = resolve(one(attacks=request.attacks, tier=request.tier, settings={"attack.rate": 0.1}))
+    assert cell.attack.config["rate"] == 0.1
+
+
+def test_all_takes_the_default_of_each_and_all_variants_every_one() -> None:
+    defaults = [cell.attack for cell in resolve(one(attacks=("all",)))]
+    assert {attack.variant for attack in defaults} == {""}
+    every = {cell.attack.full_name for cell in resolve(one(attacks=("all:variants",)))}
+    presets = {
+        "backdoor_blended:noise",
+        "backdoor_wanet:smooth",
+        "text_mmpoison:one_image",
+        "targeted:varied",
+    }
+    assert {attack.name for attack in defaults} | presets <= every
+
+
 def test_data_and_tasks_can_be_replaced() -> None:
     [cell] = resolve(one(data="my/folder", evaluation="folder:a,clip-benchmark:b"))
     assert cell.tier.data.source == "my/folder"
@@ -64,8 +103,14 @@ def test_data_and_tasks_can_be_replaced() -> None:
     [
         (
             {"attacks": ("backdoor_badnett",)},
-            "unknown attack 'backdoor_badnett'; did you mean 'backdoor_badnet'?",
+            "unknown attack 'backdoor_badnett'; did you mean 'backdoor_badnet'",
         ),
+        (
+            {"attacks": ("backdoor_blended:stripe",)},
+            "unknown variant 'stripe' of attack 'backdoor_blended'; did you mean 'stripes'",
+        ),
+        ({"attacks": ("none:strong",)}, "unknown variant 'strong' of attack 'none'; 'none' has no variants"),
+        ({"attacks": ("backdoor_blended:",)}, "unknown variant '' of attack 'backdoor_blended'"),
         ({"defenses": ("augment",)}, "unknown defense 'augment'; did you mean 'augment_only'?"),
         ({"tier": "smoek"}, "unknown tier 'smoek'; did you mean 'smoke'?"),
         ({"tier": "missing.yaml"}, "cannot read tier file missing.yaml"),
@@ -98,6 +143,12 @@ def test_a_wrong_field_in_a_tiers_file_is_blamed_on_the_tier(tmp_path: Path) -> 
         UserError, match="tier 'mine', attack 'backdoor_badnet': unknown field 'rat'; did you mean 'rate'"
     ):
         resolve(one(tier=_tier_file(tmp_path, attacks={"backdoor_badnet": {"rat": 0.1}})))
+
+
+def test_a_tiers_field_for_a_variant_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    tier = _tier_file(tmp_path, attacks={"backdoor_badnet:strips": {"rate": 0.1}})
+    with pytest.raises(UserError, match=r"tier 'mine': unknown variant 'strips'.*did you mean 'stripes'"):
+        resolve(one(tier=tier))
 
 
 def test_a_tier_whose_name_cannot_name_a_folder_is_refused(tmp_path: Path) -> None:

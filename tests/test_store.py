@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from cell_fakes import cells, keep, stored
 
+from poisonbench.durable import write_atomically
 from poisonbench.errors import UserError
-from poisonbench.store import Store, write_atomically
+from poisonbench.store import Store
 
 
 @pytest.fixture

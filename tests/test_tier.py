@@ -29,9 +29,9 @@ def test_what_a_tier_says_of_plugins_fits_their_configurations(name: str) -> Non
     tier = load_tier(name)
     assert tier.attacks and tier.defenses
     for plugin, values in tier.attacks.items():
-        validated(attacks().get(plugin).Config, values, plugin)
+        validated(attacks().find(plugin)[0].Config, values, plugin)
     for plugin, values in tier.defenses.items():
-        validated(defenses().get(plugin).Config, values, plugin)
+        validated(defenses().find(plugin)[0].Config, values, plugin)
 
 
 @each_tier

@@ -24,7 +24,7 @@ def main(board: Path, tier: str) -> None:
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
         target = record.attack.config.get("target")
-        attack = f"`{record.attack.name}`" + (f" ({target})" if target else "")
+        attack = f"`{record.attack.full_name}`" + (f" ({target})" if target else "")
         groups[attack, _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
@@ -33,10 +33,12 @@ def main(board: Path, tier: str) -> None:
 
 def _label(record: Record, records: list[Record]) -> str:
     """The defence, with the fields in which its published configurations differ."""
-    others = [other.defense.config for other in records if other.defense.name == record.defense.name]
+    others = [
+        other.defense.config for other in records if other.defense.full_name == record.defense.full_name
+    ]
     own = record.defense.config
     differing = [key for key in sorted(own) if any(other.get(key) != own[key] for other in others)]
-    return f"`{record.defense.name}`" + "".join(f" {key}={own[key]}" for key in differing)
+    return f"`{record.defense.full_name}`" + "".join(f" {key}={own[key]}" for key in differing)
 
 
 def _row(records: list[Record]) -> str:

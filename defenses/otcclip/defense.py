@@ -166,12 +166,14 @@ class Reassigning(Objective):
         return {"sound": self._sound / len(self.partner)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Pool and evidence."""
-        parts = {"pool": self.pool.state_dict(), "separation": self.separation.state_dict()}
+        """Pool and evidence, and the epoch's partners and count of sound pairs so far."""
+        epoch = {"partner": self.partner, "sound": torch.tensor(self._sound, dtype=torch.float64)}
+        parts = {"pool": self.pool.state_dict(), "separation": self.separation.state_dict(), "epoch": epoch}
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore pool and evidence."""
+        """Restore what ``state_dict`` gave."""
+        self.partner, self._sound = state["epoch.partner"].clone(), float(state["epoch.sound"])
         for name, part in (("pool", self.pool), ("separation", self.separation)):
             part.load_state_dict(
                 {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}

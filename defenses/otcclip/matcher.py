@@ -1,25 +1,156 @@
-"""Entropic optimal transport between the visual tokens of images and the text tokens of captions.
+"""Optimal-transport matching of images and captions, exact over a whole pool.
 
-Cost 1 - cos between unit tokens, uniform marginals over real tokens, entropic plan by Sinkhorn's iterations (Cuturi, 2013).
-Padding is masked out of the marginals, never given a zero cost.
+An image is a set of visual tokens, a caption a set of text tokens, all of them unit vectors; moving mass from one token to
+another costs 1 - cos. ``distances`` gives the entropic transport cost of every pair, ``match`` the best captions of every image
+without solving most pairs: lower bounds rule the others out (bounds.py, search.py). ``similarity`` is the differentiable form
+for aligned pairs, used in the losses.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Backend = Literal["torch", "pot"]
-SCALING_FLOOR = 0.04
-"""Smallest entropy for which exp(-2 / eps) is far from fp32's underflow; below it the iterations run on logarithms."""
+from poisonbench.defenses.otcclip import sinkhorn
+from poisonbench.defenses.otcclip.search import search
+from poisonbench.defenses.otcclip.solvers import Solver, pot_plan, solver_for
+from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.defenses.otcclip.transport import Backend, Transport
+
+__all__ = ["Backend", "Gradient", "Matches", "Transport", "distances", "match", "plan", "similarity"]
+
+Gradient = Literal["detached", "envelope"]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The k best captions of b images, best first.
+
+    Attributes:
+        index: int64 (b, k), into the pool.
+        cost: (b, k) transport costs.
+        score: (b, k) what was maximised: -cost, or the mixture with the prior.
+        solved: share of all pairs whose transport problem was solved.
+        missed: with a shortlist, the share of audited images whose best caption is not on it; else None.
+    """
+
+    index: Tensor
+    cost: Tensor
+    score: Tensor
+    solved: float
+    missed: float | None = None
+
+
+@torch.no_grad()
+def distances(visual: TokenSets | Tensor, text: TokenSets | Tensor, how: Transport | None = None) -> Tensor:
+    """Entropic transport costs of all pairs.
+
+    Args:
+        visual: b sets, or a tensor (b, m, d) of unit vectors without padding.
+        text: p sets, or a tensor (p, n, d).
+        how: entropy, accuracy, backend and memory.
+
+    Returns:
+        fp32 (b, p), in [0, 2].
+    """
+    solver, order = _solver(visual, text, how)
+    found = torch.empty(len(solver.images), len(order), device=order.device)
+    every = torch.arange(len(solver.images), device=order.device)
+    width = max(1, solver.block // len(every))
+    for captions in torch.split(torch.arange(len(order), device=order.device), width):
+        costs = solver.costs(every.repeat(len(captions)), captions.repeat_interleave(len(every)))
+        found[:, order[captions]] = costs.view(len(captions), -1).T
+    return found
+
+
+@torch.no_grad()
+def match(
+    visual: TokenSets | Tensor,
+    text: TokenSets | Tensor,
+    k: int = 1,
+    prior: Tensor | None = None,
+    *,
+    beta: float = 0.5,
+    scales: tuple[float, float] = (1.0, 1.0),
+    top_k: int | None = None,
+    audit: int = 16,
+    how: Transport | None = None,
+) -> Matches:
+    """The captions of least transport cost, or of the best mixed score, exact over the whole pool.
+
+    The mixed score is ``beta * prior / scales[0] + (1 - beta) * (1 - cost) / scales[1]``. The scales bring the two terms
+    together; they are given (fixed, or kept from earlier batches by ``scales.Running``), so that bounds can rule pairs out.
+
+    Args:
+        visual: b sets, or a tensor (b, m, d) of unit vectors without padding.
+        text: the pool, p sets or a tensor (p, n, d).
+        k: captions per image.
+        prior: (b, p) similarities that count beside the transport cost, usually cosines of global embeddings.
+        beta: weight of the prior.
+        scales: spread of the prior and of the transport similarity.
+        top_k: consider only so many captions per image, those of the largest prior: faster, and no longer exact.
+        audit: with ``top_k``, how many images are also matched exactly, to see how often the shortlist misses.
+        how: entropy, accuracy, backend and memory.
+
+    Raises:
+        ValueError: if the pool is smaller than ``k``, or a shortlist is wanted without a prior.
+    """
+    solver, order = _solver(visual, text, how)
+    _check(k, top_k, prior, len(order))
+    weight = 1.0 if prior is None else (1 - beta) / scales[1]
+    prior = None if prior is None else prior.detach().float()[:, order]
+    offset = None if prior is None else -(beta / scales[0]) * prior
+    constant = 0.0 if prior is None else weight
+    allowed = None if top_k is None or prior is None else _nearest(prior, top_k)
+    found = search(solver, k, weight, offset, allowed)
+    best = found.objective.topk(k, dim=1, largest=False)
+    missed = None
+    if allowed is not None and offset is not None and audit:
+        few = solver_for(solver.images[:audit], solver.captions, solver.how)
+        exact = search(few, 1, weight, offset[:audit]).objective.argmin(dim=1, keepdim=True)
+        missed = 1 - float(allowed[:audit].gather(1, exact).float().mean())
+    return Matches(
+        order[best.indices],
+        found.cost.gather(1, best.indices),
+        constant - best.values,
+        found.solved / found.cost.numel(),
+        missed,
+    )
+
+
+def _check(k: int, top_k: int | None, prior: Tensor | None, pool: int) -> None:
+    if not 1 <= k <= pool:
+        raise ValueError(f"k = {k} captions cannot be taken from a pool of {pool}")
+    if top_k is not None and prior is None:
+        raise ValueError("top_k takes the captions of the largest prior: give a prior")
+    if top_k is not None and top_k < k:
+        raise ValueError(f"top_k = {top_k} captions are fewer than k = {k}")
+
+
+def _nearest(prior: Tensor, top_k: int) -> Tensor:
+    """Which captions have the largest prior: bool (b, p)."""
+    first = prior.topk(min(top_k, prior.shape[1]), dim=1).indices
+    return torch.zeros_like(prior, dtype=torch.bool).scatter_(1, first, True)
+
+
+def _solver(
+    visual: TokenSets | Tensor, text: TokenSets | Tensor, how: Transport | None
+) -> tuple[Solver, Tensor]:
+    """A solver over the captions sorted by length, longest first, and their order: int64 (p,)."""
+    images, captions = (
+        sets if isinstance(sets, TokenSets) else TokenSets.of(sets) for sets in (visual, text)
+    )
+    order = captions.length.argsort(descending=True, stable=True)
+    return solver_for(images, captions.at_rows(order), how or Transport()), order
 
 
 def plan(
     cost: Tensor, visual: Tensor, text: Tensor, eps: float, iterations: int, backend: Backend = "torch"
 ) -> Tensor:
-    """The entropic transport plans of a batch of problems; no gradient flows through them.
+    """The entropic transport plans of a batch of problems, by a fixed number of iterations; no gradient flows through them.
 
     Args:
         cost: (..., m, n), in [0, 2].
@@ -27,57 +158,22 @@ def plan(
         text: (..., n) bool, the real columns.
         eps: weight of the entropy.
         iterations: Sinkhorn iterations.
-        backend: ``torch`` is ours, ``pot`` is POT's ``ot.batch`` (the reference).
+        backend: ``pot`` for POT's solver; all others are ours in PyTorch.
 
     Returns:
-        (..., m, n): rows sum to 1/m and columns to 1/n over real tokens, up to the last iteration's error in the rows.
+        (..., m, n): columns sum to 1/n over real tokens, rows to 1/m up to the last iteration's error; fp32, or the type of a
+        float64 cost.
     """
-    cost = cost.detach().float()
-    a, b = (mask.float() / mask.sum(dim=-1, keepdim=True) for mask in (visual, text))
-    if backend == "pot":
-        return _pot(cost, a, b, eps, iterations)
-    return (
-        _scaled(cost, a, b, eps, iterations)
-        if eps >= SCALING_FLOOR
-        else _logarithmic(cost, a, b, eps, iterations)
-    )
-
-
-def _scaled(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
-    kernel = torch.exp(-cost / eps) * (a > 0).unsqueeze(-1) * (b > 0).unsqueeze(-2)
-    u, v = torch.ones_like(a), torch.ones_like(b)
-    for _ in range(iterations):
-        u = a / (kernel @ v.unsqueeze(-1)).squeeze(-1).clamp_min(1e-30)
-        v = b / (u.unsqueeze(-2) @ kernel).squeeze(-2).clamp_min(1e-30)
-    return u.unsqueeze(-1) * kernel * v.unsqueeze(-2)
-
-
-def _logarithmic(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
-    log_a, log_b, kernel = a.log(), b.log(), -cost / eps
-    f, g = torch.zeros_like(a), torch.where(b > 0, 0.0, -torch.inf)
-    for _ in range(iterations):
-        f = log_a - torch.logsumexp(kernel + g.unsqueeze(-2), dim=-1)
-        g = log_b - torch.logsumexp(kernel + f.unsqueeze(-1), dim=-2)
-    return (f.unsqueeze(-1) + kernel + g.unsqueeze(-2)).exp()
-
-
-def _pot(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
-    from ot.batch import solve_batch
-
     m, n = cost.shape[-2:]
-    # POT has no masks: padding gets a vanishing mass instead
-    a, b = ((mass + 1e-12) / (mass + 1e-12).sum(dim=-1, keepdim=True) for mass in (a, b))
-    solved = solve_batch(
-        cost.reshape(-1, m, n),
-        reg=eps,
-        a=a.reshape(-1, m),
-        b=b.reshape(-1, n),
-        max_iter=iterations,
-        tol=1e-9,
-        method="log_sinkhorn",
-        grad="detach",
+    flat = cost.detach().reshape(-1, m, n)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    a, b = (_uniform(mask, flat.dtype) for mask in (visual.reshape(-1, m), text.reshape(-1, n)))
+    found = (
+        pot_plan(flat, a, b, eps, iterations, 1e-9)
+        if backend == "pot"
+        else sinkhorn.plan(flat, a, b, eps, iterations)
     )
-    return solved.plan.reshape(cost.shape)
+    return found.reshape(cost.shape)
 
 
 def similarity(
@@ -88,8 +184,14 @@ def similarity(
     eps: float,
     iterations: int,
     backend: Backend = "torch",
+    gradient: Gradient = "detached",
 ) -> Tensor:
-    """1 - transport cost of aligned problems; the plan is constant, the cost carries the gradient (PLOT's stop-gradient).
+    """1 - transport cost of aligned problems, differentiable in the tokens with the plan held constant.
+
+    ``detached`` gives the transport cost <P, C> and its partial derivative in C; that P moves with C is left out (PLOT's
+    stop-gradient). ``envelope`` gives the entropic value <P, C> + eps KL(P | a b), whose total derivative *is* P at the
+    optimum (envelope theorem): same gradient of a single pair, but the gradient of the number returned. Unrolling the iterations
+    instead would give the total derivative of <P, C>, for the memory of every iteration.
 
     Args:
         visual: (..., m, d) unit vectors.
@@ -99,18 +201,25 @@ def similarity(
         eps: weight of the entropy.
         iterations: Sinkhorn iterations.
         backend: who computes the plan.
+        gradient: what is returned, see above.
 
     Returns:
-        (...), in [-1, 1].
+        (...), at most 1; fp32 for bf16 tokens.
     """
+    visual, text = (side if side.dtype == torch.float64 else side.float() for side in (visual, text))
     cost = 1 - visual @ text.transpose(-1, -2)
     shape = cost.shape
-    coupling = plan(
-        cost,
-        visual_mask.expand(shape[:-1]),
-        text_mask.expand(*shape[:-2], shape[-1]),
-        eps,
-        iterations,
-        backend,
-    )
-    return 1 - (coupling * cost).sum(dim=(-1, -2))
+    rows, columns = visual_mask.expand(shape[:-1]), text_mask.expand(*shape[:-2], shape[-1])
+    coupling = plan(cost, rows, columns, eps, iterations, backend).to(cost.dtype)
+    value = 1 - (coupling * cost).sum(dim=(-1, -2))
+    if gradient == "detached":
+        return value
+    a, b = (_uniform(mask, cost.dtype) for mask in (rows, columns))
+    independent = (a.unsqueeze(-1) * b.unsqueeze(-2)).clamp_min(sinkhorn.TINY)
+    # xlogy is zero where the plan is
+    shared = torch.xlogy(coupling, coupling / independent).sum(dim=(-1, -2))
+    return value - eps * shared
+
+
+def _uniform(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return mask.to(dtype) / mask.sum(dim=-1, keepdim=True)

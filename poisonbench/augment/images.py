@@ -3,7 +3,8 @@
 The policies: ``flip`` is a horizontal flip; ``mild`` adds a weak colour jitter and a crop of at least three quarters of
 the area; ``light`` the same with a crop of at least half of it; ``roclip`` is the policy of RoCLIP and
 SAFECLIP (their released code: flip, RandomResizedCrop .08-1, ColorJitter .5/.5/.5/.1 with probability .8, greyscale .2,
-Gaussian blur), with the blur's width as a share of the image side.
+Gaussian blur), with the blur's width as a share of the image side; ``auto`` is AutoAugment's policy for ImageNet (Cubuk et
+al., CVPR 2019) as torchvision has it, which CleanCLIP uses.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def augment(images: Tensor, policy: ImageAugment, rng: Generator) -> Tensor:
             return jitter(crop(images, rng, 0.5), rng, 0.3, 0.05, 0.8)
         case "roclip":
             return blur(greyscale(jitter(crop(images, rng, 0.08), rng, 0.5, 0.1, 0.8), rng, 0.2), rng)
+        case "auto":
+            return autoaugment(images, rng)
 
 
 def _draw(images: Tensor, rng: Generator, low: float, high: float) -> Tensor:
@@ -107,6 +110,17 @@ def blur(images: Tensor, rng: Generator) -> Tensor:
         F.pad(flat, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=len(kernel)
     )
     return flat.reshape(images.shape)
+
+
+def autoaugment(images: Tensor, rng: Generator) -> Tensor:
+    """One of AutoAugment's 25 ImageNet policies of two operations per image; pixels are rounded to bytes for it."""
+    from torchvision.transforms import AutoAugment
+
+    change = AutoAugment()
+    pixels = images.mul(255).round().to(torch.uint8)
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        torch.default_generator.manual_seed(int(torch.randint(1 << 62, (), generator=rng)))
+        return torch.stack([change(picture) for picture in pixels]).float().div(255)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from poisonbench.arguments import split_variant
 from poisonbench.conformance.check import Broken, Check, Plugin, Result
 from poisonbench.conformance.common import kind_of
 from poisonbench.errors import UserError, did_you_mean
@@ -34,7 +35,8 @@ def check_plugin(plugin: str | Plugin) -> list[Result]:
     """Run every check on one plugin.
 
     Args:
-        plugin: a registered name, or the class itself. A name that an attack and a defence share means both.
+        plugin: a registered name, or the class itself. A name that an attack and a defence share means both, and one of its
+            variants the whole plugin.
 
     Raises:
         UserError: for a name that is unknown or belongs to a broken plugin, or a class that is no plugin.
@@ -45,7 +47,7 @@ def check_plugin(plugin: str | Plugin) -> list[Result]:
 
 def _find(name: str) -> list[Plugin]:
     registries: list[Registry[Any]] = [attacks(), defenses()]
-    found = [plugins.get(name) for plugins in registries if plugins.declares(name)]
+    found = [plugins.find(name)[0] for plugins in registries if plugins.declares(split_variant(name)[0])]
     if not found:
         known = {other for plugins in registries for other in plugins.names()}
         raise UserError(f"unknown plugin '{name}'; {did_you_mean(name, known)}")

@@ -11,6 +11,7 @@ from poisonbench.conformance.check import Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
 from poisonbench.conformance.data import digest, every, tiny_data
 from poisonbench.errors import UserError
+from poisonbench.evaluation.attack_probe import check_probe
 from poisonbench.manifest import Manifest
 from poisonbench.sources import Data
 
@@ -163,6 +164,21 @@ def goal_excluded(plugin: Plugin) -> None:
     require(wrong == 0, f"{wrong} controls {mend}")
 
 
+def presets(plugin: Plugin) -> None:
+    """Every preset poisons rows and can be judged, as the default does."""
+    for name, fields in plugin.presets.items():
+        run = rehearse(plugin, **fields)
+        require(bool(run.edits), f"preset '{name}' poisons nothing")
+        require(run.probe is not None, f"preset '{name}' has no probe")
+        assert run.probe is not None
+        check_probe(run.probe, run.data.tasks)
+        again = Manifest.model_validate_json(run.manifest.model_dump_json(exclude_defaults=True))
+        require(
+            again == run.manifest, f"preset '{name}': read from its file, the manifest is not what it was"
+        )
+        _require_images(run.poisoned.images.fetch(run.rows), len(run.rows), 32, f"preset '{name}': images")
+
+
 def keeps_data(plugin: Plugin) -> None:
     """The data that the attack was given is not written on."""
     before = digest(tiny_data(32, wanted_classes(plugin().config)))
@@ -193,6 +209,6 @@ CHECKS = [
     Check.of(verify)
     for verify in (
         complete, config_round_trip, unknown_field, same_poisons, other_seeds, applies, budget, clean_rows,
-        pictures, boxes_survive, captions, probe_shapes, goals_known, goal_excluded, keeps_data,
+        pictures, boxes_survive, captions, probe_shapes, goals_known, goal_excluded, presets, keeps_data,
     )
 ]  # fmt: skip

@@ -60,7 +60,7 @@ rehearsed = once(rehearse)
 
 
 def wanted_classes(config: Any) -> tuple[str, ...]:
-    """The class names that a configuration asks for, in fields called target, goal or class."""
-    fields = [value for name, value in config if name.startswith(("target", "goal", "class"))]
+    """The class names that a configuration asks for, in fields called target, victim, goal or class."""
+    fields = [value for name, value in config if name.startswith(("target", "victim", "goal", "class"))]
     names = [value if isinstance(value, tuple) else (value,) for value in fields]
     return tuple(name for several in names for name in several if isinstance(name, str))

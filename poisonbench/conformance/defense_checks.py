@@ -5,20 +5,29 @@ The defence is rehearsed: it curates a tiny data set and trains a tiny model in 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from poisonbench import repair
 from poisonbench.conformance.check import Broken, Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
 from poisonbench.conformance.data import digest, every, tiny_data
-from poisonbench.conformance.defense_rehearsal import EPOCHS, rehearse, rehearsed, tiny_lab, trained
-from poisonbench.defense import Objective, Pass, Screen
+from poisonbench.conformance.defense_rehearsal import (
+    EPOCHS,
+    interrupted,
+    rehearse,
+    rehearsed,
+    tiny_lab,
+    trained,
+)
+from poisonbench.defense import Candidate, Pass, Screen
+from poisonbench.training import state_of
 
 
 def curates(plugin: Plugin) -> None:
@@ -103,16 +112,29 @@ def state_round_trip(plugin: Plugin) -> None:
     require(not lost, f"after load_state_dict, state_dict differs in {', '.join(lost)}")
 
 
+def resumes(plugin: Plugin) -> None:
+    """Killed in the middle of epochs and taken up again, its training ends with the same weights and reports."""
+    whole, resumed = trained(plugin), trained(plugin, interrupted)
+    weights = zip(state_of(whole.towers), state_of(resumed.towers), strict=True)
+    wrong = [f"the model's {name}" for (name, one), (_, other) in weights if not _equal(one, other)][:1]
+    for epoch, report in whole.notes.reports.items():
+        found, again = (run.notes.assignments.get(epoch) for run in (whole, resumed))
+        if report != resumed.notes.reports.get(epoch):
+            wrong.append(f"what epoch {epoch} reports")
+        if found and not (again and np.array_equal(found.partner, again.partner)):
+            wrong.append(f"epoch {epoch}'s assignment")
+    mend = "does state_dict hold all that a step changes, and does plan depend on nothing else?"
+    require(not wrong, f"after an interruption {', '.join(wrong)} differs; {mend}")
+
+
 def repairs(plugin: Plugin) -> None:
-    """What it trains after training is objectives by name, and the loop can run them on the clean pairs."""
+    """What it repairs with is candidates by name, and the loop can train each of them on the clean pairs."""
     run = trained(plugin)
-    short = run.lab.recipe.model_copy(update={"epochs": 1})
-    for name, objective in run.defense.repair(run.lab).items():
-        kind = type(objective).__name__
-        require(
-            isinstance(objective, Objective), f"repair's candidate '{name}' is a {kind}, not an Objective"
-        )
-        run.lab.train(objective, run.lab.clean, short, start=copy.deepcopy(run.towers))
+    for name, candidate in run.defense.repair(run.lab).items():
+        kind = type(candidate).__name__
+        require(isinstance(candidate, Candidate), f"repair's candidate '{name}' is a {kind}, not a Candidate")
+        recipe = candidate.recipe.model_copy(update={"epochs": 1})
+        repair.trained(name, replace(candidate, recipe=recipe), run.lab, run.towers)
 
 
 def screens(plugin: Plugin) -> None:
@@ -173,6 +195,6 @@ CHECKS = [
     Check.of(verify)
     for verify in (
         complete, config_round_trip, unknown_field, curates, plans, trains, reaches_both_towers, same_seed,
-        sees_what_it_declares, assignments, state_round_trip, repairs, screens, keeps_data,
+        sees_what_it_declares, assignments, state_round_trip, resumes, repairs, screens, keeps_data,
     )
 ]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ from poisonbench.defense import (
 )
 from poisonbench.lab import Lab
 from poisonbench.randomness import Key, stable_seed
+from poisonbench.slots import Checkpoints
 from poisonbench.sources import Data
 from poisonbench.tier import Recipe
 from poisonbench.tokens import Tokenizer
@@ -43,12 +46,14 @@ class Notes:
         losses: the loss of every step.
         moved: the towers that a gradient reached.
         assignments: what it said of every epoch's captions, where it said anything.
+        reports: what it said of every epoch.
     """
 
     passes: dict[int, Sequence[Pass]] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
     assignments: dict[int, Assignment] = field(default_factory=dict)
+    reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,34 @@ def trained(plugin: Plugin, rehearsal: Callable[[Plugin], Rehearsal] = rehearsed
     return run
 
 
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+def interrupted(plugin: Plugin) -> Rehearsal:
+    """The rehearsal killed in the middle of the second and of the third epoch, each time taken up by a new objective."""
+    whole = rehearsed(plugin)
+    steps = len(whole.notes.losses)
+    run = replace(whole, notes=Notes())
+    with TemporaryDirectory() as folder:
+        for last in (
+            steps * (2 * EPOCHS - 3) // (2 * EPOCHS),
+            steps * (2 * EPOCHS - 1) // (2 * EPOCHS),
+            None,
+        ):
+            lab = replace(run.lab, checkpoints=Checkpoints(Path(folder), plugin.__name__, every=0))
+            towers = lab.fresh("model")
+            objective = watched(plugin().objective(lab), towers, run.notes, last)
+            run = replace(run, objective=objective, towers=towers)
+            try:
+                lab.train(objective, start=towers)
+            except Killed:
+                continue
+            except Exception as error:
+                return replace(run, crash=error)
+    return run
+
+
 def tiny_lab(data: Data, card: DefenseCard) -> Lab:
     """A lab over the tiny data with the smallest model."""
     task, splits = data.headline, (data.train, data.clean, data.validation)
@@ -128,16 +161,17 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
     )
 
 
-def watched(objective: Objective, towers: Towers, notes: Notes) -> Objective:
-    """The same objective, which from now on writes into ``notes`` what it does."""
+def watched(objective: Objective, towers: Towers, notes: Notes, last: int | None = None) -> Objective:
+    """The same objective, which from now on writes into ``notes`` what it does, and is killed in step ``last``."""
     plan, finish = objective.plan, objective.finish
 
     def noted_plan(epoch: int) -> Sequence[Pass]:
         notes.passes[epoch] = list(plan(epoch))
-        return [replace(one, loss=_noted(one.loss, notes)) for one in notes.passes[epoch]]
+        return [replace(one, loss=_noted(one.loss, notes, last)) for one in notes.passes[epoch]]
 
     def noted_finish(epoch: int) -> Mapping[str, float]:
         report, assignment = finish(epoch), objective.assignment()
+        notes.reports[epoch] = report
         if assignment is not None:
             notes.assignments[epoch] = assignment
         return report
@@ -149,9 +183,11 @@ def watched(objective: Objective, towers: Towers, notes: Notes) -> Objective:
     return objective
 
 
-def _noted(loss: Loss, notes: Notes) -> Loss:
+def _noted(loss: Loss, notes: Notes, last: int | None) -> Loss:
     def noted(batch: Batch, towers: Towers) -> Tensor:
         value = loss(batch, towers)
+        if batch.step == last:
+            raise Killed
         found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         require(isinstance(value, Tensor) and value.ndim == 0, f"a loss must be a scalar tensor, not {found}")
         notes.losses.append(float(value.detach()))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from poisonbench.attack import Probe
+from poisonbench.attack import Probe, Queries
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.tasks import Task
 
@@ -31,9 +31,25 @@ def check_probe(probe: Probe, tasks: Iterable[Task]) -> None:
         )
     for goals in (probe.goals, probe.control_goals):
         _check_goals(goals, known[probe.task])
+    if probe.queries is not None:
+        _check_queries(probe.queries)
     own = int(np.sum(probe.goals == probe.labels))
     if own:
         raise UserError(f"the attack's probe has {own} images whose true class is the goal: leave them out")
+
+
+def _check_queries(queries: Queries) -> None:
+    sizes = (
+        (len(queries.groups), len(queries.gallery), "gallery"),
+        (len(queries.goals), len(queries.captions), "captions"),
+        (len(queries.control_goals), len(queries.controls), "controls"),
+    )
+    for given, wanted, name in sizes:
+        if given != wanted or not wanted:
+            raise UserError(f"the attack's queries have {given} groups or goals for {wanted} {name}")
+    lost = set(queries.goals.tolist() + queries.control_goals.tolist()) - set(queries.groups.tolist())
+    if lost:
+        raise UserError(f"the attack's queries look for group {min(lost)}, which no picture of theirs has")
 
 
 def _check_goals(goals: npt.NDArray[np.int64], task: Task) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from poisonbench.attack import Probe
+from poisonbench.attack import Probe, Queries
 from poisonbench.evaluation.attack_probe import check_probe
 from poisonbench.evaluation.embeddings import embed_images, embed_texts
 from poisonbench.evaluation.linear_probe import probe_predictions
 from poisonbench.evaluation.outputs import Ints, Outputs, Part
-from poisonbench.evaluation.retrieval import LIMIT, retrieval_ranks
+from poisonbench.evaluation.retrieval import LIMIT, best_ranks, retrieval_ranks
 from poisonbench.evaluation.zero_shot import best_classes, class_weights, logits
 from poisonbench.pairs import ImageStore
 from poisonbench.progress import Progress
@@ -47,6 +48,16 @@ class Examination:
             self._retrieval()
             if probe is not None:
                 self._attack(probe)
+            if probe is not None and probe.queries is not None:
+                self._searches(probe.task, probe.queries)
+        return self._outputs
+
+    def glance(self, probe: Probe | None) -> Outputs:
+        """The headline's zero-shot predictions and the attack alone, for models that a cell only mentions."""
+        with _judging(self._towers):
+            self._zero_shot(self._data.headline)
+            if probe is not None:
+                self._attack(probe)
         return self._outputs
 
     def _zero_shot(self, task: Task) -> None:
@@ -68,6 +79,20 @@ class Examination:
             "control", task.name, index=np.arange(len(best)),
             goal=probe.control_goals, prediction=best[:, 0], top5=best,
         )  # fmt: skip
+
+    def _searches(self, task: str, queries: Queries) -> None:
+        rows = np.arange(len(queries.gallery))
+        self._progress.phase("evaluation: searches", total=len(rows), unit="images")
+        gallery = embed_images(self._towers, queries.gallery, rows, self._progress.advance)
+        searches: tuple[tuple[Part, Sequence[str], npt.NDArray[np.int64]], ...] = (
+            ("query", queries.captions, queries.goals),
+            ("query_control", queries.controls, queries.control_goals),
+        )
+        for part, captions, goals in searches:
+            ranks = best_ranks(embed_texts(self._towers, captions), gallery, goals, queries.groups)
+            self._outputs.add(
+                part, task, index=np.arange(len(ranks)), goal=goals, rank=ranks, concept=captions
+            )
 
     def _classify(self, what: str, images: ImageStore | Tensor, task: Task) -> Ints:
         self._progress.phase(f"evaluation: {what}", total=len(images), unit="images")

@@ -1,6 +1,7 @@
 """Per-example outputs of one cell, stored once; every metric is computed from them.
 
-One row per example, in one parquet file. Where a column does not apply, integers are -1 and words are empty.
+One row per example, in one parquet file. Where a column does not apply, integers are -1, words are empty and the score is
+null. Files from before there was a score column are read as if nothing had been scored.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ import pyarrow.parquet as pq
 from poisonbench.errors import UserError
 
 Part = Literal[
-    "zero_shot", "attack", "control", "probe", "probe_untrained", "retrieval_image", "retrieval_text"
+    "zero_shot",
+    "attack",
+    "control",
+    "probe",
+    "probe_untrained",
+    "retrieval_image",
+    "retrieval_text",
+    "curation",
+    "query",
+    "query_control",
 ]
 Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
 
 FILE = "predictions.parquet"
 TOP = 5
@@ -30,10 +41,11 @@ ABSENT = -1
 MEND = "run the cell again with --force"
 
 NUMBERS = ("index", "label", "goal", "prediction", "rank")
+SCORE = "score"
 SCHEMA = pa.schema(
     [("part", pa.string()), ("task", pa.string())]
     + [(name, pa.int32()) for name in NUMBERS]
-    + [("top5", pa.list_(pa.int32(), TOP)), ("concept", pa.string())]
+    + [("top5", pa.list_(pa.int32(), TOP)), ("concept", pa.string()), (SCORE, pa.float64())]
 )
 
 
@@ -49,6 +61,7 @@ class Block:
         top5: (n, 5) the best classes, best first, -1 beyond the number of classes.
         rank: retrieval: 1-based rank of the best true partner.
         concept: what is drawn.
+        score: how suspicious a defence found the example, larger is more; NaN where none judged it.
     """
 
     index: Ints
@@ -58,6 +71,7 @@ class Block:
     rank: Ints
     top5: Ints
     concept: tuple[str, ...]
+    score: Floats
 
     def __len__(self) -> int:
         return len(self.index)
@@ -88,6 +102,7 @@ class Outputs:
         rank: npt.ArrayLike | None = None,
         top5: npt.ArrayLike | None = None,
         concept: Sequence[str] | None = None,
+        score: npt.ArrayLike | None = None,
     ) -> None:
         """Append the examples of one part on one task; all columns are parallel to ``index`` (see ``Block``).
 
@@ -102,6 +117,9 @@ class Outputs:
         flat = pa.array(_padded(top5, n).ravel(), pa.int32())
         columns["top5"] = pa.FixedSizeListArray.from_arrays(flat, TOP)
         columns["concept"] = pa.array([""] * n if concept is None else list(concept), pa.string())
+        columns[SCORE] = (
+            pa.nulls(n, pa.float64()) if score is None else pa.array(np.asarray(score), pa.float64())
+        )
         words = {"part": pa.array([part] * n, pa.string()), "task": pa.array([task] * n, pa.string())}
         new = pa.table({**words, **columns}).select(SCHEMA.names).cast(SCHEMA)
         self._table = pa.concat_tables([self._table, new])
@@ -117,11 +135,22 @@ class Outputs:
             table = table.filter(pc.field("task") == task)
         numbers = {name: table[name].to_numpy() for name in NUMBERS}
         top5 = table["top5"].combine_chunks().flatten().to_numpy().reshape(-1, TOP)
-        return Block(**numbers, top5=top5, concept=tuple(table["concept"].to_pylist()))
+        concept = tuple(table["concept"].to_pylist())
+        score = table[SCORE].to_numpy().astype(np.float64)
+        return Block(**numbers, top5=top5, concept=concept, score=score)
+
+    def judge(self, part: Part, task: str, scores: Floats) -> None:
+        """Keep how suspicious a defence found every example of a part: ``scores[i]`` belongs to the example with index i."""
+        column = self._table[SCORE].to_numpy().astype(np.float64)
+        chosen = self._chosen(part, task).to_numpy(zero_copy_only=False)
+        column[chosen] = scores[self._table["index"].to_numpy()[chosen]]
+        place = SCHEMA.names.index(SCORE)
+        scored = pa.array(column, pa.float64(), mask=np.isnan(column))
+        self._table = self._table.set_column(place, SCHEMA.field(SCORE), scored)
 
     def abstain(self, part: Part, task: str, index: npt.ArrayLike) -> None:
         """Take back the predictions of some examples (a screening defence flagged them): they count as no class at all."""
-        chosen = pc.and_(pc.equal(self._table["part"], part), pc.equal(self._table["task"], task))
+        chosen = self._chosen(part, task)
         chosen = pc.and_(chosen, pc.is_in(self._table["index"], pa.array(np.asarray(index), pa.int32())))
         nothing = pa.array([[ABSENT] * TOP] * len(self), pa.list_(pa.int32(), TOP))
         replaced = {"prediction": pa.array([ABSENT] * len(self), pa.int32()), "top5": nothing}
@@ -152,10 +181,15 @@ class Outputs:
         except (OSError, pa.ArrowException) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise UserError(f"cannot read predictions {path}: {reason}; {MEND}") from None
+        if table.schema.names == [name for name in SCHEMA.names if name != SCORE]:
+            table = table.append_column(SCHEMA.field(SCORE), pa.nulls(table.num_rows, pa.float64()))
         problem = _problem(table)
         if problem:
             raise UserError(f"{path} is not a file of predictions: {problem}; {MEND}")
         return cls(table.cast(SCHEMA))
+
+    def _chosen(self, part: Part, task: str) -> Any:
+        return pc.and_(pc.equal(self._table["part"], part), pc.equal(self._table["task"], task))
 
     def _of(self, part: Part) -> pa.Table:
         return self._table.filter(pc.field("part") == part)
@@ -178,7 +212,7 @@ def _problem(table: pa.Table) -> str:
     if table.schema.names != SCHEMA.names:
         return f"its columns are {', '.join(table.schema.names)}"
     wrong = [name for name in SCHEMA.names if table.schema.field(name).type != SCHEMA.field(name).type]
-    empty = [name for name in SCHEMA.names if table[name].null_count]
+    empty = [name for name in SCHEMA.names if table[name].null_count and name != SCORE]
     unknown = (
         sorted(set(table["part"].unique().to_pylist()) - set(get_args(Part))) if not wrong + empty else []
     )

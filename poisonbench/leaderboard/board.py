@@ -69,7 +69,7 @@ class Row:
         """Rows sort by it: useful defences first, then the smallest worst case; incomplete ones last."""
         complete = self.worst is not None
         gain = self.worst if self.worst is not None else 0.0
-        return not (complete and self.useful), gain if complete else 2.0, self.plugin.name, self.label
+        return not (complete and self.useful), gain if complete else 2.0, self.plugin.full_name, self.label
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class Board:
 
     @property
     def reconstructions(self) -> tuple[PluginUse, ...]:
-        """Plugins that are, in part, our inference rather than the published method."""
+        """Plugins that are, in part, our inference rather than the published method; one of each name."""
         plugins = [column.plugin for column in self.columns] + [row.plugin for row in self.rows]
-        return tuple(plugin for plugin in plugins if plugin.reconstruction)
+        return tuple({plugin.name: plugin for plugin in plugins if plugin.reconstruction}.values())
 
 
 def boards(records: Iterable[Record]) -> tuple[Board, ...]:
@@ -135,7 +135,7 @@ def _board(records: Sequence[Record], label: str) -> Board:
     defenses = _distinct([record.defense for record in latest_last], _NO_DEFENSE)
     labels = _labels(attacks)
     columns = [Column(plugin, labels[key]) for key, plugin in attacks.items()]
-    columns.sort(key=lambda column: (column.clean, column.plugin.name, column.label))
+    columns.sort(key=lambda column: (column.clean, column.plugin.full_name, column.label))
     rows = _rows(records, defenses, columns)
     return Board(
         tier=records[0].tier,
@@ -161,7 +161,7 @@ def _labels(plugins: dict[str, PluginUse]) -> dict[str, str]:
     """By plugin key, the fields in which a plugin differs from others of its name."""
     namesakes: defaultdict[str, list[str]] = defaultdict(list)
     for key, plugin in plugins.items():
-        namesakes[plugin.name].append(key)
+        namesakes[plugin.full_name].append(key)
     labels: dict[str, str] = {}
     for keys in namesakes.values():
         labels |= zip(keys, differences([plugins[key].config for key in keys]), strict=True)
@@ -178,7 +178,7 @@ def _rows(
     labels = _labels(defenses)
     rows = []
     for number, (key, plugin) in enumerate(
-        sorted(defenses.items(), key=lambda item: (item[1].name, labels[item[0]]))
+        sorted(defenses.items(), key=lambda item: (item[1].full_name, labels[item[0]]))
     ):
         attacks = [plugin_key(column.plugin) for column in columns]
         twins = [[twin for none in undefended for twin in cells[none, attack]] for attack in attacks]

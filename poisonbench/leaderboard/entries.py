@@ -28,6 +28,9 @@ class Entry:
         probe: linear-probe top-1 on the headline task, mean over seeds.
         retention: zero-shot over the undefended twins', on the seeds that both have.
         neutralised: poisons removed or re-captioned.
+        detection: AUROC of a filter's scores over training rows, mean over seeds.
+        screening: AUROC of a detector's scores over inputs, mean over seeds.
+        false_positives: share of clean inputs that a detector flags, mean over seeds.
         train_seconds: mean over seeds.
     """
 
@@ -41,6 +44,9 @@ class Entry:
     probe: Estimate | None = None
     retention: float | None = None
     neutralised: Count | None = None
+    detection: float | None = None
+    screening: float | None = None
+    false_positives: float | None = None
     train_seconds: float | None = None
 
     @property
@@ -95,6 +101,11 @@ def summarise(records: Sequence[Record], twins: Sequence[Record]) -> Entry:
         probe=over_seeds([probe for record in finished if (probe := _probe(record))]),
         retention=_retention(finished, done(one_per_seed(twins)[0])),
         neutralised=pooled([(poison.neutralized, poison.count) for poison in poisons]),
+        detection=_mean([record.detection.auroc for record in finished if record.detection]),
+        screening=_mean([record.screening.auroc for record in finished if record.screening]),
+        false_positives=_mean(
+            [record.screening.false_positive_rate for record in finished if record.screening]
+        ),
         train_seconds=fmean(costs) if costs else None,
     )
 
@@ -123,6 +134,11 @@ def zero_shot(record: Record) -> Estimate | None:
 def reason(record: Record) -> str:
     """Why a record has no numbers."""
     return record.failure.reason if record.failure else "no reason was recorded"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _probe(record: Record) -> Estimate | None:

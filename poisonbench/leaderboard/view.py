@@ -112,11 +112,17 @@ def runs(numbers: Sequence[int]) -> str:
 def _asr(entry: Entry) -> Shown:
     if not entry.asr:
         return Shown("asr", flag="no goal" if entry.verdict == "no goal" else "")
-    lines = (span(entry.asr.wilson()), f"{entry.asr.successes:,} / {entry.asr.trials:,}")
+    lines = (span(entry.asr.wilson()), f"{entry.asr.successes:,} / {entry.asr.trials:,}", *_screening(entry))
     value, tone = (entry.asr.value, "") if entry.ranked else (None, "muted")
     return Shown(
         "asr", percent(entry.asr.value), lines, value, tone, "" if entry.gain is not None else entry.remark
     )
+
+
+def _screening(entry: Entry) -> tuple[str, ...]:
+    separated = () if entry.screening is None else (f"AUROC {entry.screening:.3f}",)
+    flagged = () if entry.false_positives is None else (f"flags {percent(entry.false_positives)} clean",)
+    return (*separated, *flagged)
 
 
 def _gain(entry: Entry) -> Shown:
@@ -148,7 +154,9 @@ def _poison(entry: Entry) -> Shown:
     count = entry.neutralised
     if not count:
         return Shown("poison")
-    return Shown("poison", percent(count.value), (f"{count.successes:,} / {count.trials:,}",), count.value)
+    detected = () if entry.detection is None else (f"AUROC {entry.detection:.3f}",)
+    lines = (f"{count.successes:,} / {count.trials:,}", *detected)
+    return Shown("poison", percent(count.value), lines, count.value)
 
 
 def _train(entry: Entry) -> Shown:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from poisonbench.durable import write_atomically
 from poisonbench.errors import UserError
-from poisonbench.store import write_atomically
 
 
 def put(path: Path, text: str) -> Path:

@@ -44,9 +44,14 @@ def open_clipart(side: int, limit: int = 0) -> Data:
     return Data(
         train=pairs["train"], clean=pairs["clean"], validation=pairs["validation"], tasks=tasks, targets=_targets(side),
         validation_task=_validation_task(tasks[0], pairs["validation"], hypernyms, concepts),
-        synonyms={word: tuple(others) for word, others in _json("synonyms.json").items()},
+        synonyms=synonyms(),
         skipped=(), fingerprint=f"{fingerprint}:{side}:{limit}",
     )  # fmt: skip
+
+
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """Word to synonyms, made from WordNet; they serve every tier's text augmentation."""
+    return {word: tuple(others) for word, others in _json("synonyms.json").items()}
 
 
 def _table(name: str) -> dict[str, list[Any]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 
 from poisonbench.errors import UserError
 from poisonbench.progress import Progress
 from poisonbench.sources import Data
-from poisonbench.sources.embedded import FOLDER, open_clipart
+from poisonbench.sources.embedded import open_clipart, synonyms
 from poisonbench.sources.evaluations import open_evaluations
 from poisonbench.sources.hub import open_folder, open_hub
 from poisonbench.sources.rows import RawRows, sound_rows
@@ -59,7 +58,7 @@ def _own_data(spec: DataSpec, side: int, progress: Progress) -> Data:
         tasks=judged.tasks,
         targets=judged.targets,
         validation_task=None,
-        synonyms=_synonyms(),
+        synonyms=synonyms(),
         skipped=(*rows.skipped, *judged.skipped),
         fingerprint=_fingerprint(*(pairs.fingerprint for pairs in rows.pairs.values()), judged.fingerprint),
     )
@@ -71,11 +70,6 @@ def _raw_rows(source: str, progress: Progress) -> RawRows:
     if source.startswith("wds:"):
         return open_shards(source.removeprefix("wds:"), progress)
     return open_folder(source)
-
-
-def _synonyms() -> dict[str, tuple[str, ...]]:
-    table = json.loads(FOLDER.joinpath("synonyms.json").read_text(encoding="utf-8"))
-    return {word: tuple(others) for word, others in table.items()}
 
 
 def _fingerprint(*parts: str) -> str:

@@ -153,3 +153,11 @@ def test_a_corpus_that_names_no_class_is_refused() -> None:
     mute = replace(DATA.train, captions=[("nothing",)] * len(DATA.train))
     with pytest.raises(UserError, match="no training caption names a class of task 'shapes'"):
         Targeted().poison(mute, DATA.assets, np.random.default_rng(0))
+
+
+def test_varied_copies_are_all_different_pictures_and_the_probe_still_shows_the_target() -> None:
+    exact, varied = poison(targets=3), poison(targets=3, vary="augment")
+    images = varied.apply(DATA.train, ART).images.fetch(varied.rows(len(DATA.train)))
+    assert len(torch.unique(images.flatten(1), dim=0)) == len(images) == 30
+    assert target_rows(varied) == target_rows(exact)
+    assert torch.equal(probe(varied).images, probe(exact).images)

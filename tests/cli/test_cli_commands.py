@@ -53,6 +53,45 @@ def test_show_plugin_tells_card_documentation_and_every_field(shell: Shell, kind
     assert all(field in text for field in plugin.Config.model_fields)
 
 
+def test_show_attack_tells_its_variants_and_shows_a_variant_with_its_own_values(shell: Shell) -> None:
+    text = " ".join(shell("show", "attack", "backdoor_blended:stripes").stdout.split())
+    assert text.startswith("backdoor_blended:stripes (Blended)")
+    assert "backdoor_blended:triangles picture=triangles, ratio=0.15" in text
+    assert "stripes what is blended in" in text.replace("cat | noise | stripes | triangles |", "")
+    wrong = shell("show", "attack", "backdoor_blended:stripe")
+    assert wrong.exit_code == 2 and "did you mean 'stripes'" in wrong.stderr
+
+
+def test_show_attack_draws_its_poisons(shell: Shell) -> None:
+    result = shell("show", "attack", "backdoor_sig", "--tier", "smoke", "--pictures", "sig.png")
+    assert result.exit_code == 0 and result.stdout == "wrote sig.png\n"
+    assert shell.written == ["sig.png"]
+    refused = shell("show", "attack", "none", "--tier", "smoke", "--pictures", "none.png")
+    assert refused.exit_code == 2 and "poisons nothing" in refused.stderr
+
+
+def test_a_fields_meaning_may_stand_with_its_base() -> None:
+    class Base(Settings):
+        """Shared.
+
+        Attributes:
+            rate: share of the pairs.
+        """
+
+        rate: float = 0.1
+
+    class Config(Base):
+        """More.
+
+        Attributes:
+            size: of the trigger.
+        """
+
+        size: int = 3
+
+    assert described(Config) == {"rate": "share of the pairs.", "size": "of the trigger."}
+
+
 def test_fields_are_described_by_themselves_or_by_the_docstring() -> None:
     class Config(Settings):
         """Some fields.
@@ -81,6 +120,7 @@ def test_list_shows_plugins_tiers_and_what_is_broken(shell: Shell, monkeypatch: 
     assert result.exit_code == 0 and result.stderr == ""
     text = " ".join(result.stdout.split())
     assert all(name in text for name in ("backdoor_badnet", "targeted", "smoke", "clipart"))
+    assert "Variants: noise, stripes, triangles, text." in text
     problems = text.partition("problems")[2]
     assert "broken" in problems and "No module named 'no_such_module'" in problems
 

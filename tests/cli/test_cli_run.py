@@ -41,7 +41,7 @@ def fake_trial(monkeypatch: pytest.MonkeyPatch) -> None:
         (("runn",), "runn"),
         (("show", "tier", "smok"), "did you mean 'smoke'"),
         (("show", "defense", "nonne"), "did you mean 'none'"),
-        (("check", "backdor"), "backdoor_badnet"),
+        (("check", "backdoor_badnt"), "backdoor_badnet"),
         (("new", "defense", "My Idea"), "My Idea"),
         (("leaderboard", "--runs", "nowhere"), "--runs nowhere"),
     ],

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
 
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
 from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted, weighted_clip
-from poisonbench.defenses.otcclip.matcher import plan, similarity
+from poisonbench.defenses.otcclip.matcher import Gradient, plan, similarity
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Features
 
@@ -85,6 +86,44 @@ def test_the_gradient_equals_finite_differences_with_the_plan_held_fixed(form: F
     ):
         assert torch.allclose(found, expected, atol=1e-9)
     assert torch.autograd.gradcheck(lambda one, other: with_plans(one, other, held, form), ends)
+
+
+def value(visual: Tensor, text: Tensor, gradient: Gradient) -> Tensor:
+    """Similarities of ragged problems, iterated until they no longer change."""
+    real = [features(at, side.shape[1]).mask for at, side in ((0, visual), (1, text))]
+    return similarity(visual, text, *real, 0.3, 300, "torch", gradient)
+
+
+def test_the_envelope_gradient_is_that_of_the_entropic_value_solved_anew() -> None:
+    ends = units(0, ROWS, 3, 6).requires_grad_(), units(1, ROWS, 4, 6).requires_grad_()
+    assert torch.autograd.gradcheck(lambda one, other: value(one, other, "envelope"), ends, atol=1e-6)
+
+
+def test_detached_and_envelope_return_other_numbers_with_the_same_gradient() -> None:
+    ends = units(0, ROWS, 3, 6).requires_grad_(), units(1, ROWS, 4, 6).requires_grad_()
+    transport, entropic = value(*ends, "detached"), value(*ends, "envelope")
+    assert (entropic < transport).all()
+    for one, other in zip(
+        torch.autograd.grad(transport.sum(), ends), torch.autograd.grad(entropic.sum(), ends), strict=True
+    ):
+        assert torch.equal(one, other)
+    # what leaving out the plan's own movement costs: the detached gradient is not that of its number
+    with pytest.raises(GradcheckError):
+        torch.autograd.gradcheck(lambda one, other: value(one, other, "detached"), ends, atol=1e-6)
+
+
+@forms
+@pytest.mark.parametrize("gradient", get_args(Gradient))
+def test_bf16_tokens_give_finite_losses_and_gradients(form: Form, gradient: Gradient) -> None:
+    image, text = features(0, 3), features(2, 4, padding=1)
+    rough = [replace(side, tokens=side.tokens.bfloat16().requires_grad_()) for side in (image, text)]
+    fit = ring(rough[0], rough[1], SHIFTS, EPS, ITERATIONS, "torch", gradient)
+    assert fit.dtype == torch.float32
+    loss = aligned(fit, SHIFTS, WEIGHTS.float(), torch.arange(ROWS), SCALE.float(), form)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for side in rough:
+        assert loss.isfinite() and side.tokens.grad is not None
+        assert side.tokens.grad.isfinite().all() and side.tokens.grad.any()
 
 
 @forms

@@ -19,7 +19,7 @@ from poisonbench.errors import UserError
 from poisonbench.lab import Lab
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Towers
-from poisonbench.training import make_batch, state_of
+from poisonbench.training import fit, make_batch, state_of
 
 POOL = 64
 BATCH = 32
@@ -138,6 +138,61 @@ def test_the_last_captions_stay_in_the_pool(lab: Lab, towers: Towers) -> None:
     assert not objective.pool["embedding"].requires_grad
 
 
+def resting(lab: Lab, **config: Any) -> Tensor:
+    """How far one matching epoch after a plain one moved every text parameter."""
+    objective, towers = matching(lab, every=2, **config), lab.fresh("model")
+    recipe, ends = lab.recipe.model_copy(update={"epochs": 2}), []
+
+    def on_epoch(epoch: int, _: Objective) -> dict[str, float]:
+        ends.append(torch.cat([p.detach().flatten().clone() for p in towers.model.text.parameters()]))
+        return {}
+
+    fit(towers, objective, lab.loader(), recipe, lab.progress, on_epoch)
+    return (ends[1] - ends[0]).abs()
+
+
+def test_in_matching_epochs_the_text_tower_drifts_on_or_is_frozen(lab: Lab) -> None:
+    assert not resting(lab, text="freeze").any()
+    assert (resting(lab, text="drift") > 0).float().mean() > 0.9
+    assert (resting(lab) > 0).any(), "as in the released code by default"
+
+
+def test_the_drift_is_in_the_optimiser_and_not_in_the_loss(lab: Lab, towers: Towers) -> None:
+    losses = []
+    for text in ("drift", "freeze"):
+        objective = matching(lab, every=1, text=text)
+        losses.append(objective.loss(next(batches(lab, objective, 1)), towers))
+    assert torch.equal(*losses)
+
+
+def test_every_epoch_reports_how_many_rows_were_matched_and_how_many_to_noise(
+    lab: Lab, towers: Towers
+) -> None:
+    objective, reports = matching(lab, every=2), []
+    for epoch in (1, 2, 3, 4):
+        for batch in batches(lab, objective, epoch):
+            objective.loss(batch, towers)
+        reports.append(objective.finish(epoch))
+    for plain in (reports[0], reports[2]):
+        assert plain == {"rematched": 0, "matched_to_noise": 0}
+    assert reports[1]["matched_to_noise"] >= BATCH / len(lab.pairs), "the first batch met nothing else"
+    assert reports[3]["matched_to_noise"] == 0, "by now the noise is gone"
+    assert 0.5 < reports[3]["rematched"] <= 1
+
+
+def test_an_epoch_resumed_in_its_middle_remembers_the_partners_it_gave(lab: Lab, towers: Towers) -> None:
+    first, resumed = matching(lab, every=1), matching(lab, every=1)
+    half = [batch for batch in batches(lab, first, 1) if batch.step < 3]
+    for batch in half:
+        first.loss(batch, towers)
+    given = first.assignment().partner
+    resumed.load_state_dict(first.state_dict())
+    resumed.plan(1)
+    assert resumed.assignment().partner.tolist() == given.tolist()
+    resumed.plan(2)
+    assert resumed.assignment().partner.tolist() == list(range(len(lab.pairs)))
+
+
 def test_an_assignment_that_was_given_away_does_not_change_later(lab: Lab, towers: Towers) -> None:
     objective = matching(lab, every=1)
     given = objective.assignment().partner
@@ -157,7 +212,7 @@ def test_a_restored_pool_goes_on_with_the_same_partners(lab: Lab, towers: Towers
     assert first.assignment().partner.tolist() == restored.assignment().partner.tolist()
 
 
-def test_a_period_or_pool_of_nothing_is_refused() -> None:
-    for config in ({"every": 0}, {"pool": 0}, {"evry": 2}):
-        with pytest.raises(UserError, match=r"every|pool"):
+def test_nonsense_is_refused() -> None:
+    for config in ({"every": 0}, {"pool": 0}, {"evry": 2}, {"text": "thaw"}):
+        with pytest.raises(UserError, match=r"every|pool|text"):
             RoCLIP(config)

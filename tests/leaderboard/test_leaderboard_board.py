@@ -133,6 +133,19 @@ def test_a_configuration_is_a_row_or_column_of_its_own_labelled_by_what_differs(
     assert labels == ["target=face", "target=vegetable"]
 
 
+def test_a_variant_is_a_column_of_its_own_named_with_a_colon():
+    plain, striped = (
+        PluginUse(name="backdoor_blended", variant=variant, config={"ratio": ratio}, title="Blended")
+        for variant, ratio in (("", 0.2), ("stripes", 0.03))
+    )
+    board = only([record(attack=plain.name).model_copy(update={"attack": use}) for use in (striped, plain)])
+    names = [(column.plugin.full_name, column.plugin.full_title, column.label) for column in board.columns]
+    assert names[:2] == [
+        ("backdoor_blended", "Blended", ""),
+        ("backdoor_blended:stripes", "Blended (stripes)", ""),
+    ]
+
+
 def test_another_tier_recipe_or_data_is_another_board():
     other = record(provenance=provenance("ffff", 10).model_copy(update={"data": "other"}))
     found = boards([record(), record(tier="smoke"), record(recipe={"epochs": 20}), other])

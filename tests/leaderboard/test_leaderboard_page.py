@@ -10,7 +10,7 @@ from reader import Page, cell
 
 from poisonbench.errors import UserError
 from poisonbench.leaderboard import render
-from poisonbench.records import PluginUse, Record
+from poisonbench.records import Failure, PluginUse, Record, RepairCandidate
 
 HOSTILE = "\"><script>alert('x')</script><img src=https://evil.example/a.png onerror=alert(1)>{{ 7*7 }}&amp;"
 
@@ -105,6 +105,22 @@ def test_every_record_has_its_provenance_on_the_page(tmp_path):
         "900 MiB",
     ):
         assert fact in text
+
+
+def test_a_repair_s_record_lists_every_candidate_and_the_choice(tmp_path):
+    sweep = [
+        RepairCandidate(name="undefended", validation_accuracy=0.5, zero_shot=0.4, asr=0.9, base=0.02),
+        RepairCandidate(
+            name="lr 5e-05", validation_accuracy=0.49, zero_shot=0.41, asr=0.1, base=0.03, chosen=True
+        ),
+        RepairCandidate(name="lr 0.0005", failure=Failure(reason="<b>not finite</b>")),
+        RepairCandidate(name="lr 0.005", validation_accuracy=0.2),
+    ]
+    text = page([record(defense="cleanclip", frontier=sweep)], tmp_path).root.text
+    assert "Repair, undefended validation 50.0%, zero-shot 40.0%, ASR 90.0%, base 2.0% " in text
+    assert "Repair, lr 5e-05 validation 49.0%, zero-shot 41.0%, ASR 10.0%, base 3.0%, chosen" in text
+    assert "Repair, lr 0.0005 failed: <b>not finite</b>" in text
+    assert "Repair, lr 0.005 validation 20.0% " in text
 
 
 def test_hostile_strings_stay_text(tmp_path):

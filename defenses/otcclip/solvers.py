@@ -1,0 +1,139 @@
+"""Who bounds and solves: one interface, and a solver for each backend.
+
+A solver is given the sets once and is then asked for lower bounds of all pairs and for the costs of some of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from poisonbench.defenses.otcclip import sinkhorn
+from poisonbench.defenses.otcclip.bounds import fast_type, relaxed
+from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.defenses.otcclip.transport import Transport, resolved
+
+CPU_BLOCK, CPU_GATHER = 1 << 24, 1 << 23
+"""Bytes of a block of problems, and of the tokens gathered for part of it, on a CPU: small enough for its last-level cache."""
+COPIES = 6
+"""Matrices of a problem's size that Sinkhorn's iterations hold at once."""
+
+
+class Solver(ABC):
+    """Bounds and costs of pairs of b images and p captions.
+
+    Attributes:
+        images: b sets.
+        captions: p sets, longest first.
+        how: entropy, accuracy and memory.
+    """
+
+    def __init__(self, images: TokenSets, captions: TokenSets, how: Transport) -> None:
+        self.images, self.captions, self.how = images, captions, how
+
+    def bounds(self) -> Tensor:
+        """What every pair costs at least: (b, p), fp32."""
+        return relaxed(self.images, self.captions, fast_type(self.images.tokens.device), self.how.budget)
+
+    @property
+    def block(self) -> int:
+        """Pairs that fit the byte budget at once."""
+        m, n = self.images.tokens.shape[1], self.captions.tokens.shape[1]
+        return self._fitting(CPU_BLOCK, COPIES * m * n)
+
+    def _fitting(self, on_cpu: int, numbers: int) -> int:
+        """How often so many fp32 numbers fit half the byte budget, or less where a cache is smaller."""
+        budget = self.how.budget // 2
+        budget = min(budget, on_cpu) if self.images.tokens.device.type == "cpu" else budget
+        return max(1, budget // (4 * numbers))
+
+    def costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None = None) -> Tensor:
+        """Transport costs of pairs, in blocks that fit the byte budget.
+
+        Args:
+            image: int64 (q,).
+            caption: int64 (q,), ascending: neighbours are then of about one length.
+            ceiling: (q,) pairs that certainly cost more may be given up.
+
+        Returns:
+            fp32 (q,), infinite for pairs given up.
+        """
+        found = torch.empty(len(image), device=image.device)
+        for start in range(0, len(image), self.block):
+            part = slice(start, start + self.block)
+            highest = None if ceiling is None else ceiling[part]
+            found[part] = self._costs(image[part], caption[part], highest)
+        return found
+
+    @abstractmethod
+    def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
+        """Transport costs of at most ``block`` pairs, at least one."""
+
+    def _problems(self, image: Tensor, caption: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cost matrices (q, m, n) and marginals (q, m), (q, n), n being the tokens of the longest caption asked for."""
+        n = int(self.captions.length[caption[0]])
+        part = self._fitting(CPU_GATHER, (self.images.tokens.shape[1] + n) * self.images.tokens.shape[2])
+        text, tokens = self.captions.tokens[:, :n], self.images.tokens
+        products = [
+            tokens.index_select(0, i).float() @ text.index_select(0, p).float().transpose(1, 2)
+            for i, p in zip(torch.split(image, part), torch.split(caption, part), strict=True)
+        ]
+        cost = torch.cat(products).neg_().add_(1)
+        return (
+            cost,
+            self.images.mass.index_select(0, image),
+            self.captions.mass[:, :n].index_select(0, caption),
+        )
+
+
+class TorchSolver(Solver):
+    """Sinkhorn in PyTorch, on a CPU or any GPU."""
+
+    def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
+        how = self.how
+        matrices = self._problems(image, caption)
+        return sinkhorn.costs(*matrices, how.eps, how.tolerance, how.iterations, ceiling)
+
+
+class PotSolver(Solver):
+    """POT's batched solver over every pair: no bounds, nothing given up. The reference."""
+
+    def bounds(self) -> Tensor:  # noqa: D102
+        return torch.full(
+            (len(self.images), len(self.captions)), -torch.inf, device=self.images.tokens.device
+        )
+
+    def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
+        cost, a, b = self._problems(image, caption)
+        plan = pot_plan(cost, a, b, self.how.eps, self.how.iterations, self.how.tolerance)
+        return (sinkhorn.rounded(plan, a, b) * cost).sum(dim=(1, 2))
+
+
+def pot_plan(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int, tolerance: float) -> Tensor:
+    """Plans (q, m, n) by ``ot.batch``; POT has no masks, so padding gets a vanishing mass."""
+    from ot.batch import solve_batch
+
+    a, b = ((mass + 1e-12) / (mass + 1e-12).sum(dim=-1, keepdim=True) for mass in (a, b))
+    solved = solve_batch(
+        cost, reg=eps, a=a, b=b, max_iter=iterations, tol=tolerance, method="log_sinkhorn", grad="detach"
+    )
+    return solved.plan  # type: ignore[no-any-return]
+
+
+def solver_for(images: TokenSets, captions: TokenSets, how: Transport) -> Solver:
+    """The solver of a backend.
+
+    Raises:
+        UserError: for a backend that cannot run here.
+    """
+    backend = resolved(how.backend, images.tokens.device)
+    if backend == "pot":
+        return PotSolver(images, captions, how)
+    if backend == "triton":
+        from poisonbench.defenses.otcclip.triton_solver import TritonSolver, fits
+
+        if fits(images, captions) or how.backend == "triton":
+            return TritonSolver(images, captions, how)
+    return TorchSolver(images, captions, how)

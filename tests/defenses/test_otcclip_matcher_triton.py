@@ -1,0 +1,80 @@
+"""The Triton backend gives the torch backend's numbers; checked in Triton's interpreter, so no GPU is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+SCRIPT = """
+import json
+import torch
+import torch.nn.functional as F
+from poisonbench.defenses.otcclip.bounds import relaxed
+from poisonbench.defenses.otcclip.matcher import Transport, distances, match
+from poisonbench.defenses.otcclip.solvers import solver_for
+from poisonbench.defenses.otcclip.token_sets import TokenSets
+
+torch.set_num_threads(1)
+rng = torch.Generator().manual_seed(0)
+
+def sets(count, tokens, d):
+    mask = torch.rand(count, tokens, generator=rng) < 0.7
+    mask[:, tokens // 2] = True
+    mass = torch.rand(count, tokens, generator=rng) + 0.05
+    return TokenSets.of(F.normalize(torch.randn(count, tokens, d, generator=rng), dim=-1), mask, mass)
+
+def difference(images, captions, eps):
+    ours, theirs = (
+        distances(images, captions, Transport(eps=eps, backend=backend)) for backend in ("triton", "torch")
+    )
+    return float((ours - theirs).abs().max())
+
+report = {}
+images, captions = sets(2, 7, 20), sets(5, 5, 20)
+report["costs"] = {str(eps): difference(images, captions, eps) for eps in (0.03, 0.1, 1.0)}
+report["tall"] = difference(sets(2, 3, 70), sets(3, 18, 70), 0.1)
+how = Transport(backend="triton")
+fused = match(images, captions, 2, how=how)
+plain = match(images, captions, 2, how=Transport(backend="torch"))
+report["matches"] = torch.equal(fused.index, plain.index)
+for name, (first, second) in {"wide": (images, captions), "high": (captions, images)}.items():
+    second = second.at_rows(second.length.argsort(descending=True))
+    found = solver_for(first, second, how).bounds()
+    cost = distances(first, second, Transport(eps=0.005, backend="torch"))
+    report[name] = [float((cost - found).min()), float((found - relaxed(first, second, torch.bfloat16, 1 << 20)).min())]
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, object]:
+    """What the interpreter computed, in a process of its own: Triton reads its mode when it is imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_fused_costs_are_those_of_the_torch_backend(report: dict[str, dict[str, float]]) -> None:
+    assert max(report["costs"].values()) < 1e-4
+    assert report["tall"] < 1e-4  # type: ignore[operator]
+
+
+def test_fused_matches_are_those_of_the_torch_backend(report: dict[str, object]) -> None:
+    assert report["matches"] is True
+
+
+@pytest.mark.parametrize("shape", ["wide", "high"])
+def test_fused_bounds_hold_and_are_as_tight(report: dict[str, list[float]], shape: str) -> None:
+    room, over_unfused = report[shape]
+    assert room >= 0
+    # the fused products are not rounded to bf16 on their way out
+    assert over_unfused > -1e-3
