@@ -1,7 +1,7 @@
 """How fast the OT matcher is: ``python benchmarks/ot_matcher.py [--size A|B|tiny] [--tokens random|real] [--scaling] [--json]``.
 
-Every row does the same job, the best caption of a pool for every image, or a sample of it scaled up; all rows take turns, round by
-round, and medians count, so that ratios hold on a machine whose speed drifts. benchmarks/README.md works out the floor.
+Every row does the same job, the best caption of a pool for every image, or a sample of it scaled up. All rows take turns, round
+by round, and medians count, so that ratios hold on a machine whose speed drifts. benchmarks/README.md works out the floor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES = {
     "B": Size(512, 49, 21845, 32, 1024),
     "tiny": Size(8, 16, 128, 16, 32),
 }
-POOLS, TOKENS = (1024, 4096, 16384, 65536), (16, 49, 196)
+QUERIES, POOLS, TOKENS = 8, (1024, 4096, 16384, 65536), (16, 49, 196)
 """Of the scaling table."""
 BATCH = 4096
 """Problems that POT is given at once; larger batches were slower on a CPU."""
@@ -72,7 +72,7 @@ class Row:
     default=1 / 16,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Share of the job that slow rows do.",
+    help="Share of the images for POT.",
 )
 @click.option("--scaling", is_flag=True, help="The scaling table instead: pools and tokens of growing size.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
@@ -118,6 +118,7 @@ def measured(
         "times_fp32_products": ours / floors["fp32"],
         "times_bf16_products": ours / floors["bf16"],
         "argmin_agreement": agreement(images, captions, how, sample),
+        "text_tokens": float(captions.length.float().mean()),
         "share_solved": match(images, captions, how=how).solved,
         "seconds": seconds,
         "skipped": skipped,
@@ -143,7 +144,7 @@ def agreement(images: TokenSets, captions: TokenSets, how: Transport, sample: fl
     """Share of sampled images whose match costs, in POT's float64, no more than the best caption does (and 1e-5)."""
     from poisonbench.defenses.otcclip.matcher import match
 
-    few = images[: max(1, math.ceil(sample * len(images)))]
+    few = _some(images, sample)
     chosen = match(few, captions, how=how).index[:, 0].tolist()
     hits = 0
     for at, index in enumerate(chosen):
@@ -161,7 +162,7 @@ def scaled(how: Transport, device: str, repeats: int) -> Iterator[dict[str, Any]
     for tokens in TOKENS:
         before: tuple[int, float] | None = None
         for pool in POOLS:
-            images, captions = random_tokens(Size(32, tokens, pool, min(tokens, 32), 128), device)
+            images, captions = random_tokens(Size(QUERIES, tokens, pool, min(tokens, 32), 128), device)
             rows = [Row("match", lambda: match(images, captions, how=how)), *_floors(images, captions)]  # noqa: B023
             seconds = timed(rows, repeats, torch.device(device))
             growth = None
@@ -203,10 +204,12 @@ def _rows(
         longest_first = captions.at_rows(captions.length.argsort(descending=True))
         solver = solver_for(images, longest_first, chosen)
         rows.append(Row(f"of which bounds, {backend}", solver.bounds))
-    few, share = _sampled(images, captions, sample)
+    few = _some(images, sample)
     rows += [
         Row(
-            f"POT solve_batch, {method}", lambda m=method: _pot(images, few, how.eps, how.tolerance, m), share
+            f"POT solve_batch, {method}",
+            lambda m=method: _pot(few, captions, how.eps, how.tolerance, m),
+            len(few) / len(images),
         )  # type: ignore[misc]
         for method in ("sinkhorn", "log_sinkhorn")
     ]
@@ -222,8 +225,9 @@ def _rows(
         import geomloss  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
         return rows, {"geomloss": "not installed: pip install geomloss"}
-    share = few.tokens.shape[0] / len(captions) / len(images)
-    rows.append(Row("geomloss SamplesLoss", lambda: _geomloss(images[:1], few, how.eps), share))
+    group = captions[:BATCH]
+    share = len(group) / _pairs(images, captions)
+    rows.append(Row("geomloss SamplesLoss", lambda: _geomloss(images[:1], group, how.eps), share))
     return rows, {}
 
 
@@ -231,34 +235,29 @@ def _pairs(images: TokenSets, captions: TokenSets) -> int:
     return len(images) * len(captions)
 
 
-def _sampled(images: TokenSets, captions: TokenSets, sample: float) -> tuple[TokenSets, float]:
-    """Every so many captions, so that their lengths are as in the pool, and their share."""
-    import torch
-
-    step = max(1, round(1 / sample))
-    rows = torch.arange(0, len(captions), step, device=captions.tokens.device)
-    return captions.at_rows(rows), len(rows) / len(captions)
+def _some(images: TokenSets, sample: float) -> TokenSets:
+    return images[: max(1, math.ceil(sample * len(images)))]
 
 
 def _floors(images: TokenSets, captions: TokenSets) -> list[Row]:
     """The matrix products alone, in tiles whose results are overwritten."""
     import torch
 
-    return [
-        Row(f"products, {name}", lambda dtype=dtype: _products(images, captions, dtype))  # type: ignore[misc]
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    ]
+    def row(name: str, dtype: torch.dtype) -> Row:
+        visual, text = (side.tokens.flatten(0, 1).to(dtype) for side in (images, captions))
+        return Row(f"products, {name}", lambda: _products(visual, text))
+
+    return [row("fp32", torch.float32), row("bf16", torch.bfloat16)]
 
 
-def _products(images: TokenSets, captions: TokenSets, dtype: torch.dtype) -> None:
+def _products(visual: Tensor, text: Tensor) -> None:
     import torch
 
-    visual, text = images.tokens.flatten(0, 1).to(dtype), captions.tokens.flatten(0, 1).to(dtype)
     # the widths that were fastest here: results stay in the cache of a core, or fill the GPU
     width = 1 << 16 if text.device.type == "cuda" else 128
-    tile = torch.empty(len(visual), width, dtype=dtype, device=text.device)
+    tile = visual.new_empty(len(visual), width)
     for columns in torch.split(text, width):
-        out = tile if len(columns) == width else tile.new_empty(len(visual), len(columns))
+        out = tile if len(columns) == width else visual.new_empty(len(visual), len(columns))
         torch.mm(visual, columns.T, out=out)
 
 
@@ -305,7 +304,7 @@ def _emd(images: TokenSets, captions: TokenSets, count: int) -> None:
 
 
 def _geomloss(image: TokenSets, captions: TokenSets, eps: float) -> Tensor:
-    """geomloss's entropic value, whose cost |x - y|^2 / 2 is 1 - cos for unit vectors."""
+    """The entropic value by geomloss, whose cost |x - y|^2 / 2 is 1 - cos for unit vectors."""
     from geomloss import SamplesLoss
 
     loss = SamplesLoss("sinkhorn", p=2, blur=math.sqrt(eps), debias=False, backend="tensorized")

@@ -37,9 +37,14 @@ def write_atomically(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def draft_of(path: Path) -> Path:
+    """Where ``write_loosely`` writes first: a name of its own, so that what a killed process left can be found."""
+    return path.with_name(f"{DRAFT}{path.name.lstrip('.')}")
+
+
 def write_loosely(path: Path, text: str) -> None:
     """Write ``text`` where a reader must not see half of it, but nothing is lost if it is not written at all."""
-    draft = path.with_name(f"{DRAFT}{path.name.lstrip('.')}")
+    draft = draft_of(path)
     try:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)

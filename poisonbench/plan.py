@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from poisonbench.cell import Cell
-from poisonbench.durable import write_atomically, write_loosely
+from poisonbench.durable import draft_of, write_loosely
 from poisonbench.progress import Progress
 from poisonbench.settings import Settings
 
@@ -48,13 +48,9 @@ class Plan:
         self.root = root
 
     def ask(self, cells: Iterable[Cell]) -> None:
-        """Leave a ticket for every cell.
-
-        Raises:
-            OSError: when it cannot be written.
-        """
+        """Leave a ticket for every cell, as far as they can be written."""
         for cell in cells:
-            write_atomically(self._path(cell, ".asked"), cell.model_dump_json())
+            write_loosely(self._path(cell, ".asked"), cell.model_dump_json())
 
     def asked(self) -> list[Cell]:
         """The cells with a ticket, by folder name; damaged tickets are left out."""
@@ -68,8 +64,9 @@ class Plan:
 
     def forget(self, cell: Cell) -> None:
         """Remove what is written about ``cell``: it has ended."""
-        for end in ENDS:
-            self._path(cell, end).unlink(missing_ok=True)
+        for path in (self._path(cell, end) for end in ENDS):
+            path.unlink(missing_ok=True)
+            draft_of(path).unlink(missing_ok=True)
 
     def pulse(self, cell: Cell) -> Pulse | None:
         """The last sign of life of ``cell``."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -146,15 +145,6 @@ class Store:
         start = self.folder(twin) if twin else None
         return Desk(staged, self._checkpoints(cell), self.root / POISONS, start)
 
-    def ask(self, cells: Sequence[Cell]) -> None:
-        """Note down that these cells are to be run.
-
-        Raises:
-            UserError: when it cannot be written.
-        """
-        with self._writing():
-            self.plan.ask(cells)
-
     def tidy(self, cell: Cell, checkpoints: bool) -> None:
         """Remove what was kept of ``cell`` while it was under way: its ticket, and unless it failed its checkpoints."""
         self.plan.forget(cell)
@@ -207,7 +197,11 @@ def _is_scrap(path: Path) -> bool:
 
 
 def _try_out(folder: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
-        probe.write(bytes(PROBE_BYTES))
-        probe.flush()
-        os.fsync(probe.fileno())
+    probe = folder / f"{DRAFT}probe"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)

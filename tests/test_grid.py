@@ -280,7 +280,7 @@ def test_a_worker_leaves_alone_what_another_runner_works_on(store: Store) -> Non
 def test_leftovers_of_a_finished_cell_are_removed(store: Store) -> None:
     [cell] = cells()
     keep(store, cell, stored(cell))
-    store.ask([cell])
+    store.plan.ask([cell])
     (store.root / f".{cell.folder}.checkpoints").mkdir()
     run(store, fakes.crashing_trial)
     assert [path.name for path in store.root.iterdir()] == [cell.folder]

@@ -45,7 +45,7 @@ def seeds(found: Status) -> dict[str, list[int]]:
 
 def test_every_cell_that_was_run_or_asked_for_is_in_one_list(store: Store) -> None:
     grid = cells(seeds=(0, 1, 2, 3))
-    store.ask(grid)
+    store.plan.ask(grid)
     keep(store, grid[0], stored(grid[0]))
     keep(store, grid[1], stored(grid[1], failure="it broke"))
     with store.claimed(grid[2]):
@@ -56,14 +56,14 @@ def test_every_cell_that_was_run_or_asked_for_is_in_one_list(store: Store) -> No
 
 def test_a_dead_runner_is_not_running(store: Store) -> None:
     [cell] = cells()
-    store.ask([cell])
+    store.plan.ask([cell])
     (store.root / f".{cell.folder}.lock").touch()
     assert seeds(status_of(store))["left"] == [0]
 
 
 def test_looking_changes_nothing(store: Store) -> None:
     [cell] = cells()
-    store.ask([cell])
+    store.plan.ask([cell])
     before = sorted(store.root.iterdir())
     status_of(store)
     assert sorted(store.root.iterdir()) == before
@@ -71,7 +71,7 @@ def test_looking_changes_nothing(store: Store) -> None:
 
 def test_a_running_cell_takes_as_long_as_its_own_speed_says(store: Store) -> None:
     [cell] = cells()
-    store.ask([cell])
+    store.plan.ask([cell])
     pulse_at(store, cell, share=0.6, begun=0.4)
     with store.claimed(cell):
         [running] = status_of(store, now=1000).running
@@ -85,7 +85,7 @@ def test_cells_take_as_long_as_their_like_did(store: Store) -> None:
     )
     keep(store, done, took(done, 100))
     keep(store, other, took(other, 300))
-    store.ask(left)
+    store.plan.ask(left)
     found = status_of(store)
     assert {one.defense: one.seconds_left for one in found.left} == {
         "none": 100,
@@ -100,20 +100,20 @@ def test_cells_take_as_long_as_their_like_did(store: Store) -> None:
 def test_what_an_interrupted_cell_has_done_need_not_be_done_again(store: Store) -> None:
     done, left = cells(seeds=(0, 1))
     keep(store, done, took(done, 100))
-    store.ask([left])
+    store.plan.ask([left])
     pulse_at(store, left, share=0.75)
     assert status_of(store).left[0].seconds_left == 25
 
 
 def test_without_a_finished_cell_nothing_is_promised(store: Store) -> None:
-    store.ask(cells())
+    store.plan.ask(cells())
     found = status_of(store)
     assert found.left[0].seconds_left is None and found.seconds_left is None
 
 
 def test_a_damaged_ticket_or_pulse_is_passed_over(store: Store) -> None:
     first, second = cells(seeds=(0, 1))
-    store.ask([first, second])
+    store.plan.ask([first, second])
     for path in store.root.glob("*.asked"):
         if "--s0--" in path.name:
             path.write_text("{")
@@ -157,7 +157,7 @@ def test_on_the_command_line(store: Store) -> None:
     done, failed, left = cells(seeds=(0, 1, 2))
     keep(store, done, took(done, 90))
     keep(store, failed, stored(failed, failure="it broke"))
-    store.ask([left])
+    store.plan.ask([left])
     shown = CliRunner().invoke(cli, ["status", "--out", str(store.root)]).stdout.splitlines()
     assert shown == [
         "failed   backdoor_badnet × none, smoke, seed 1: it broke",

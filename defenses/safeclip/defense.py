@@ -21,9 +21,9 @@ from poisonbench.defense import (
     Pass,
     TextAugment,
 )
-from poisonbench.defenses.safeclip.official import Kind, OfficialRates, step_by_step
 from poisonbench.defenses.safeclip.phases import Phases
-from poisonbench.defenses.safeclip.split import Ranking, Split
+from poisonbench.defenses.safeclip.rates import Kind, OfficialRates, PhaseRates, Rates, step_by_step
+from poisonbench.defenses.safeclip.split import Flags, Ranking, Split
 from poisonbench.lab import Lab
 from poisonbench.losses import rows_cross_entropy
 from poisonbench.pool import Bank
@@ -45,9 +45,9 @@ class SAFECLIP(Defense):
         paper="arXiv:2310.05862",
         year=2024,
         track="pre-training",
-        reconstruction="Phases and growth are shares of the run instead of epochs; the learning rate follows one schedule over "
-        "the run, where the released code's cosines run past their ends (official_lr); safe pairs are ranked by similarity, "
-        "where the released code takes the mixture's posterior (ranking=posterior).",
+        reconstruction="Phases and growth are shares of the run instead of epochs; every phase's learning rate ends at zero, "
+        "where the released code's cosines run past their ends (official_lr); safe pairs are ranked by similarity, where the "
+        "released code takes the mixture's posterior (ranking=posterior).",
     )
 
     class Config(DefenseConfig):
@@ -110,13 +110,10 @@ class SafeTraining(Objective):
         if not safe.all():
             passes["unimodal"] = Pass(self.unimodal, rows=everyone[~safe])
         if safe.any():
-            scale = self.config.slow_lr if self.phases.at(epoch) == "slow" else 1.0
-            passes["crossed"] = Pass(self.crossed, rows=everyone[safe], lr_scale=scale)
+            passes["crossed"] = Pass(self.crossed, rows=everyone[safe])
         if self.phases.scored(epoch):
             passes["score"] = Pass(self.score, drop_last=False, train=False)
-        if self.config.official_lr:
-            return step_by_step(passes, self._official, epoch, self._lab)
-        return list(passes.values())
+        return step_by_step(passes, self._rates, epoch, self._lab)
 
     def unimodal(self, batch: Batch, towers: Towers) -> Tensor:
         """Each second view against the bank's nearest neighbour of the first view, within images and within captions.
@@ -182,18 +179,22 @@ class SafeTraining(Objective):
     def _parts(self) -> dict[str, Split | Bank]:
         return {"split": self.split, **self.banks}
 
-    def _safe(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _safe(self, epoch: int) -> Flags:
         """Which rows ``epoch`` trains across modalities: bool (n,)."""
         if self.phases.at(epoch) == "divided":
             return self.split.safe.numpy()
         return np.full(len(self._partner), self.phases.at(epoch) == "slow")
 
     @property
-    def _official(self) -> OfficialRates:
-        config, batches = self.config, len(self._partner) // self._lab.recipe.batch
-        return OfficialRates(
-            self.phases, config.official_warmup, batches, config.slow_lr, self.split.first, self.split.growth
-        )
+    def _rates(self) -> Rates:
+        config, split, recipe = self.config, self.split, self._lab.recipe
+        if config.official_lr:
+            batches = len(self._partner) // recipe.batch
+            return OfficialRates(
+                self.phases, config.official_warmup, batches, config.slow_lr, split.first, split.growth
+            )
+        shares = tuple(split.share(number) for number in range(self.phases.divided))
+        return PhaseRates(self.phases, recipe.warmup, config.slow_lr, shares)
 
     def _neighbours(self, bank: Bank, query: Tensor, rows: Tensor) -> Tensor:
         """The bank's nearest vectors to ``query``, both (b, d); the query enters the bank afterwards."""

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from poisonbench.defenses.safeclip.mixture import Floats, Mixture
 
+Flags = npt.NDArray[np.bool_]
 Ranking = Literal["similarity", "posterior"]
 
 
@@ -20,8 +22,8 @@ class Split:
     Attributes:
         similarity: float32, (n,): the last cosine of every pair.
         safe: bool, (n,): what the last division found; all pairs before the first one.
-        share: of the pairs that will be safe at the next division, once there was a first one.
         first: share of the pairs that were safe at the first division; 0 before it.
+        made: divisions so far.
         growth: what the safe share gains from one division to the next.
     """
 
@@ -30,7 +32,11 @@ class Split:
         self._threshold, self.growth, self._cap, self._ranking = threshold, growth, cap, ranking
         self.similarity = torch.zeros(rows)
         self.safe = torch.ones(rows, dtype=torch.bool)
-        self.share = self.first = 0.0
+        self.first, self.made = 0.0, 0
+
+    def share(self, number: int) -> float:
+        """The safe share of the pairs at division ``number``, counted from 0; known once the first was made."""
+        return min(self.first + number * self.growth, self._cap) if number else self.first
 
     def note(self, rows: Tensor, similarity: Tensor) -> None:
         """Keep the cosines (b,) of ``rows`` (b,)."""
@@ -40,39 +46,38 @@ class Split:
         """Divide the pairs anew; returns what should be logged of it."""
         cosine = self.similarity.double().numpy()
         mixture = Mixture.fitted(cosine)
-        posterior, monotone = mixture.posterior(cosine), mixture.monotone_posterior(cosine)
-        if self.first:
-            keys = {"similarity": cosine, "posterior": posterior}
-            found = {name: _top(int(self.share * len(cosine)), key, cosine) for name, key in keys.items()}
-        else:
-            keys = {"similarity": monotone, "posterior": posterior}
-            found = {name: key >= self._threshold for name, key in keys.items()}
-        chosen = found[self._ranking]
-        self.safe = torch.from_numpy(chosen)
-        self.first = self.first or max(float(chosen.mean()), 1 / len(chosen))
-        self.share = min((self.share or self.first) + self.growth, self._cap)
+        posterior = mixture.posterior(cosine)
+        found = {
+            # The same order as that of the cosines, which settle its ties.
+            "similarity": self._chosen(mixture.monotone_posterior(cosine), cosine),
+            "posterior": self._chosen(posterior, cosine),
+        }
+        self.safe = torch.from_numpy(found[self._ranking])
+        safe = float(self.safe.double().mean())
+        self.first, self.made = self.first if self.made else safe, self.made + 1
         return {
-            "safe_next": float(chosen.mean()),
+            "safe_next": safe,
             "posterior_against_similarity": _contradictions(cosine, posterior),
             "split_disputed": float(np.mean(found["similarity"] != found["posterior"])),
         }
 
+    def _chosen(self, key: Floats, then: Floats) -> Flags:
+        """Which pairs are safe by ``key``, ties by ``then``."""
+        if not self.made:
+            return key >= self._threshold
+        chosen = np.zeros(len(key), dtype=bool)
+        chosen[np.lexsort((then, key))[len(key) - int(self.share(self.made) * len(key)) :]] = True
+        return chosen
+
     def state_dict(self) -> dict[str, Tensor]:
         """The cosines, the division and its size."""
-        sizes = {"share": torch.tensor(self.share).double(), "first": torch.tensor(self.first).double()}
+        sizes = {"first": torch.tensor(self.first, dtype=torch.float64), "made": torch.tensor(self.made)}
         return {"similarity": self.similarity.clone(), "safe": self.safe.clone(), **sizes}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.similarity, self.safe = state["similarity"].clone(), state["safe"].clone()
-        self.share, self.first = float(state["share"]), float(state["first"])
-
-
-def _top(count: int, key: Floats, then: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which are the ``count`` largest by ``key``, ties by ``then``: bool (n,)."""
-    chosen = np.zeros(len(key), dtype=bool)
-    chosen[np.lexsort((then, key))[len(key) - count :]] = True
-    return chosen
+        self.first, self.made = float(state["first"]), int(state["made"])
 
 
 def _contradictions(cosine: Floats, posterior: Floats) -> float:

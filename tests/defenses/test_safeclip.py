@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import Batch, Objective, Pass
 from poisonbench.defenses.safeclip import SAFECLIP
 from poisonbench.defenses.safeclip.defense import SafeTraining
-from poisonbench.defenses.safeclip.official import OfficialRates
 from poisonbench.defenses.safeclip.phases import Phases
+from poisonbench.defenses.safeclip.rates import OfficialRates, PhaseRates, Rates
 from poisonbench.errors import UserError
 from poisonbench.lab import Lab
 from poisonbench.losses import clip_loss
@@ -53,6 +54,7 @@ def safeclip(lab: Lab, **config: Any) -> SafeTraining:
 def divided(objective: SafeTraining, safe: Sequence[int]) -> SafeTraining:
     """The same objective after a division that found the rows ``safe``."""
     objective.split.safe = torch.isin(torch.arange(ROWS), torch.tensor(safe))
+    objective.split.first, objective.split.made = len(safe) / ROWS, 1
     return objective
 
 
@@ -77,8 +79,21 @@ def gradients(towers: Towers, loss: Tensor) -> Tensor:
     return torch.cat([p.grad.flatten() for p in towers.parameters() if p.grad is not None])
 
 
-def rows_of(one: Pass) -> list[int]:
-    return list(range(ROWS)) if one.rows is None else one.rows.tolist()
+def stages(passes: Sequence[Pass]) -> list[tuple[Any, list[int]]]:
+    """The losses of the passes in their order, each with the rows that it visits."""
+    found: list[tuple[Any, list[int]]] = []
+    for one in passes:
+        if not found or found[-1][0] != one.loss:
+            found.append((one.loss, []))
+        assert one.rows is not None
+        found[-1][1].extend(one.rows.tolist())
+    return [(loss, sorted(rows)) for loss, rows in found]
+
+
+def rates_of(passes: Sequence[Pass], epoch: int) -> list[float]:
+    """The shares of the recipe's learning rate that the loop makes of the passes, one batch each."""
+    shares = [(epoch - 1 + at / len(passes)) / RECIPE.epochs for at in range(len(passes))]
+    return [one.lr_scale * schedule(share, RECIPE.warmup) for one, share in zip(passes, shares, strict=True)]
 
 
 def weights(towers: Towers) -> Tensor:
@@ -105,49 +120,57 @@ def test_every_epoch_has_a_phase_and_pairs_are_scored_before_every_division(
 
 
 def test_each_phase_plans_its_passes(lab: Lab) -> None:
-    objective = safeclip(lab, slow_lr=0.02)
-    (alone,) = objective.plan(UNIMODAL)
-    assert alone.loss == objective.unimodal and rows_of(alone) == list(range(ROWS))
-    crossed, scoring = objective.plan(SLOW)
-    assert crossed.loss == objective.crossed and rows_of(crossed) == list(range(ROWS))
-    assert crossed.lr_scale == 0.02
-    assert not scoring.train and rows_of(scoring) == list(range(ROWS)) and not scoring.drop_last
+    objective, everyone = safeclip(lab), list(range(ROWS))
+    assert stages(objective.plan(UNIMODAL)) == [(objective.unimodal, everyone)]
+    assert stages(objective.plan(SLOW)) == [(objective.crossed, everyone), (objective.score, everyone)]
 
 
 def test_in_divided_epochs_risky_rows_stay_unimodal_and_safe_rows_are_crossed(lab: Lab) -> None:
+    objective, everyone = divided(safeclip(lab), range(96)), list(range(ROWS))
+    training = [(objective.unimodal, everyone[96:]), (objective.crossed, everyone[:96])]
+    passes = objective.plan(DIVIDED)
+    assert stages(passes) == [*training, (objective.score, everyone)]
+    assert [one.train for one in passes] == [True] * 5 + [False] * 5
+    assert stages(objective.plan(RECIPE.epochs)) == training, "nothing follows that would need scores"
+
+
+def test_all_pairs_are_scored_and_training_batches_are_full(lab: Lab) -> None:
     objective = divided(safeclip(lab), range(100))
-    alone, crossed, scoring = objective.plan(DIVIDED)
-    assert alone.loss == objective.unimodal and rows_of(alone) == list(range(100, ROWS))
-    assert crossed.loss == objective.crossed and rows_of(crossed) == list(range(100))
-    assert (alone.lr_scale, crossed.lr_scale, scoring.train) == (1, 1, False)
-    assert len(objective.plan(RECIPE.epochs)) == 2, "nothing follows that would need scores"
+    alone, crossed, scored = stages(objective.plan(DIVIDED))
+    assert (len(alone[1]), len(crossed[1]), len(scored[1])) == (BATCH, 3 * BATCH, ROWS)
 
 
 @pytest.mark.parametrize("safe", [0, ROWS], ids=["none", "all"])
 def test_a_division_may_find_all_or_nothing_safe(lab: Lab, towers: Towers, safe: int) -> None:
     objective = divided(safeclip(lab), range(safe))
-    (only,) = objective.plan(RECIPE.epochs)
-    assert only.loss == (objective.crossed if safe else objective.unimodal)
-    assert torch.isfinite(only.loss(batch_of(lab, objective), towers))
+    passes = objective.plan(RECIPE.epochs)
+    loss = objective.crossed if safe else objective.unimodal
+    assert stages(passes) == [(loss, list(range(ROWS)))]
+    assert torch.isfinite(loss(batch_of(lab, objective), towers))
+    assert np.isfinite([one.lr_scale for one in passes]).all()
 
 
 def test_an_all_safe_division_is_clip_with_crossed_augmented_views(lab: Lab, towers: Towers) -> None:
     objective = divided(safeclip(lab), range(ROWS))
-    (only,) = objective.plan(RECIPE.epochs)
-    assert rows_of(only) == list(range(ROWS))
     batch = batch_of(lab, objective)
     image, other_image, text, other_text = embedded(towers, batch)
     assert not torch.equal(batch.images[0], batch.images[1])
     expected = (infonce(image, other_text, towers) + infonce(text, other_image, towers)) / 2
-    found = only.loss(batch, towers)
+    found = objective.plan(RECIPE.epochs)[0].loss(batch, towers)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(towers, found), gradients(towers, expected))
 
 
 class Crossed(Objective):
-    """CLIP on crossed views, written down without SAFECLIP."""
+    """CLIP on crossed views, written down without SAFECLIP but for its learning rates."""
 
     views, images, texts = 2, "light", "eda"
+
+    def __init__(self, passes: Sequence[Pass]) -> None:
+        self._passes = passes
+
+    def plan(self, epoch: int) -> Sequence[Pass]:
+        return [replace(one, loss=self.loss) for one in self._passes]
 
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
         image, other_image, text, other_text = embedded(towers, batch)
@@ -155,10 +178,10 @@ class Crossed(Objective):
 
 
 def test_an_epoch_with_an_all_safe_division_ends_where_clip_with_crossed_views_ends(lab: Lab) -> None:
-    ends = []
-    for objective in (Crossed(), divided(safeclip(lab, growth=0), range(ROWS))):
-        plan = objective.plan
-        objective.plan = lambda epoch, plan=plan: plan(RECIPE.epochs)  # type: ignore[method-assign]
+    safe = divided(safeclip(lab), range(ROWS))
+    passes, ends = safe.plan(RECIPE.epochs), []
+    safe.plan = lambda epoch: passes  # type: ignore[method-assign]
+    for objective in (Crossed(passes), safe):
         towers = lab.fresh("model")
         fit(towers, objective, lab.loader(), RECIPE.model_copy(update={"epochs": 1}), lab.progress)
         ends.append(weights(towers))
@@ -203,8 +226,8 @@ def test_the_unimodal_loss_knows_no_pairing(lab: Lab, towers: Towers) -> None:
 def test_the_scores_are_the_cosines_of_all_pairs_and_scoring_trains_nothing(lab: Lab) -> None:
     objective, towers = safeclip(lab, scoring="plain"), lab.fresh("model")
     before = weights(towers)
-    scoring = objective.plan(SLOW)[-1]
-    objective.plan = lambda epoch: [scoring]  # type: ignore[method-assign]
+    scoring = [one for one in objective.plan(SLOW) if not one.train]
+    objective.plan = lambda epoch: scoring  # type: ignore[method-assign]
     fit(towers, objective, lab.loader(), RECIPE.model_copy(update={"epochs": 1}), lab.progress)
     assert torch.equal(before, weights(towers))
     rows = np.arange(ROWS)
@@ -253,7 +276,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_as_it_would_have(lab: L
     first.score(batch_of(lab, first, range(100)), towers)
     resumed.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     for a, b in zip(first.plan(DIVIDED), resumed.plan(DIVIDED), strict=True):
-        assert rows_of(a) == rows_of(b) and a.lr_scale == b.lr_scale
+        assert a.lr_scale == b.lr_scale and np.array_equal(a.rows, b.rows)
     losses = []
     for one in (first, resumed):
         losses.append(one.unimodal(batch_of(lab, one, range(128, 160)), towers))
@@ -290,31 +313,34 @@ def test_the_official_unimodal_rate_returns_after_twice_the_cosine_s_length() ->
     assert rate(0) != pytest.approx(rate(period // 2), abs=0.1)
 
 
-def test_official_rates_reach_the_optimiser_step_by_step(lab: Lab) -> None:
-    objective = safeclip(lab, official_lr=True, official_warmup=8)
-    passes = divided(objective, range(100)).plan(DIVIDED)
-    rates = [
-        step.lr_scale * schedule((DIVIDED - 1 + at / len(passes)) / RECIPE.epochs, RECIPE.warmup)
-        for at, step in enumerate(passes)
+@pytest.mark.parametrize("official", [False, True])
+def test_the_rates_reach_the_optimiser_step_by_step(lab: Lab, official: bool) -> None:
+    objective = divided(safeclip(lab, official_lr=official, official_warmup=8), range(100))
+    passes = objective.plan(DIVIDED)
+    found = rates_of(passes, DIVIDED)[:4]
+    rates: Rates = objective._rates
+    crossed = rates.of("crossed", DIVIDED, 3)
+    assert found == pytest.approx([rates.of("unimodal", DIVIDED, 1)(0), *(crossed(at) for at in range(3))])
+    assert all(rate > 0 for rate in found)
+
+
+def test_the_slow_phase_is_slow_throughout(lab: Lab) -> None:
+    passes = safeclip(lab, slow_lr=0.02).plan(SLOW)
+    assert rates_of(passes, SLOW)[:5] == pytest.approx([0.02] * 5)
+
+
+def test_every_phase_has_a_rise_and_a_cosine_to_zero_over_its_own_steps() -> None:
+    shares = (0.1, 0.2, 0.4)
+    rates = PhaseRates(Phases(unimodal=2, slow=1, total=6), warmup=0.1, slow=0.05, shares=shares)
+    alone = [rates.of("unimodal", epoch, 100)(at) for epoch in (1, 2) for at in range(100)]
+    assert alone == pytest.approx([schedule(at / 200, 0.1) for at in range(200)])
+    lengths = dict(zip((4, 5, 6), (100, 200, 400), strict=True))
+    crossed = [
+        rates.of("crossed", epoch, lengths[epoch])(at) for epoch in lengths for at in range(lengths[epoch])
     ]
-    official = objective._official
-    for kind, loss, length in (("unimodal", objective.unimodal, 1), ("crossed", objective.crossed, 3)):
-        found = [rate for rate, step in zip(rates, passes, strict=True) if step.loss == loss]
-        expected = official.of(kind, DIVIDED, length)  # type: ignore[arg-type]
-        assert found == pytest.approx([expected(at) for at in range(length)])
-
-
-def test_official_rates_change_no_step_s_rows(lab: Lab) -> None:
-    seen = []
-    for official in (False, True):
-        objective = divided(safeclip(lab, official_lr=official), range(100))
-        batches = [
-            sorted(rows.tolist())
-            for stage, one in enumerate(objective.plan(DIVIDED))
-            for rows in lab.loader().order(np.array(rows_of(one)), DIVIDED, stage, one.drop_last)
-        ]
-        seen.append(batches)
-    assert seen[0] == seen[1]
+    assert crossed == pytest.approx([schedule(at / 700, 0.1) for at in range(700)])
+    risky = [rates.of("unimodal", epoch, 1000 - lengths[epoch])(0) for epoch in lengths]
+    assert risky == pytest.approx([schedule(at / 2300, 0.1) for at in (0, 900, 1700)])
 
 
 def test_official_rates_train(lab: Lab) -> None:

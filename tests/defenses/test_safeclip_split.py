@@ -95,12 +95,17 @@ def test_the_posterior_s_ties_are_settled_by_similarity() -> None:
     assert found.safe.tolist() == [row >= 150 for row in range(ROWS)], "all upper posteriors are 1"
 
 
-def test_a_division_that_finds_nothing_safe_grows_from_nothing() -> None:
-    found = split(np.full(ROWS, 0.2))
+def test_a_division_that_found_nothing_safe_grows_from_nothing() -> None:
+    found = split(drawn(5, 100, 100), growth=0.1)
+    found.made = 1
     found.renew()
-    found.safe[:] = False
-    found.renew()
-    assert 0 < int(found.safe.sum()) <= ROWS
+    assert int(found.safe.sum()) == 20
+
+
+def test_the_sizes_of_later_divisions_are_known_from_the_first() -> None:
+    found = split(drawn(3, 140, 60), cap=0.45)
+    sizes = [found.renew()["safe_next"] for _ in range(4)]
+    assert [found.share(number) for number in range(4)] == pytest.approx(sizes)
 
 
 def test_a_restored_division_goes_on_as_the_first_would() -> None:

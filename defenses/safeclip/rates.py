@@ -1,14 +1,11 @@
-"""The learning rates of the released code, as they come out of its step counters (an option; see docs/defenses/safeclip.md).
-
-They are hardly what was meant: the cosines run past their ends and rise again.
-"""
+"""Learning rates that start anew with every phase, and those of the released code; see docs/defenses/safeclip.md."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -19,12 +16,50 @@ from poisonbench.training import schedule
 
 Kind = Literal["unimodal", "crossed", "score"]
 Rate = Callable[[int], float]
-"""The share of the peak learning rate at a pass's step, counted from 0."""
+"""The share of the recipe's learning rate at a pass's step, counted from 0."""
+
+
+class Rates(Protocol):
+    """Learning rates of a run."""
+
+    def of(self, kind: Kind, epoch: int, length: int) -> Rate:
+        """The rate of a training pass of ``length`` steps in ``epoch``."""
+        ...
+
+
+@dataclass(frozen=True)
+class PhaseRates:
+    """A linear rise and a cosine to zero over each phase's own steps, counted apart for either loss.
+
+    Attributes:
+        phases: of the run.
+        warmup: share of a phase's steps in which the rate rises.
+        slow: the constant rate of the slow phase.
+        shares: safe share of the pairs in every divided epoch.
+    """
+
+    phases: Phases
+    warmup: float
+    slow: float
+    shares: tuple[float, ...]
+
+    def of(self, kind: Kind, epoch: int, length: int) -> Rate:
+        """See ``Rates``."""
+        phase = self.phases.at(epoch)
+        if phase == "slow":
+            return lambda index: self.slow
+        if phase == "unimodal":
+            before, weights = epoch - 1, [1.0] * self.phases.unimodal
+        else:
+            before = epoch - self.phases.unimodal - self.phases.slow - 1
+            weights = [share if kind == "crossed" else 1 - share for share in self.shares]
+        done, here, total = sum(weights[:before]), weights[before], sum(weights) or 1.0
+        return lambda index: schedule((done + here * index / length) / total, self.warmup)
 
 
 @dataclass(frozen=True)
 class OfficialRates:
-    """Learning rates as shares of the peak.
+    """As they come out of the released code's step counters: hardly what was meant, for the cosines rise again at the end.
 
     Attributes:
         phases: of the run.
@@ -43,10 +78,8 @@ class OfficialRates:
     growth: float
 
     def of(self, kind: Kind, epoch: int, length: int) -> Rate:
-        """The rate of a pass of ``length`` steps in ``epoch``."""
+        """See ``Rates``."""
         phase = self.phases.at(epoch)
-        if kind == "score":
-            return lambda index: 0.0
         if phase == "slow":
             return lambda index: self.slow
         if phase == "unimodal":
@@ -68,7 +101,7 @@ class OfficialRates:
         return (1 + math.cos(math.pi * (step - self.warmup) / max(1.0, total - self.warmup))) / 2
 
 
-def step_by_step(passes: Mapping[Kind, Pass], rates: OfficialRates, epoch: int, lab: Lab) -> list[Pass]:
+def step_by_step(passes: Mapping[Kind, Pass], rates: Rates, epoch: int, lab: Lab) -> list[Pass]:
     """The same passes cut into passes of one batch, since a pass has one rate and these rates change with every step.
 
     A rate is divided by the recipe's own schedule, with which the loop will multiply it.
@@ -77,7 +110,7 @@ def step_by_step(passes: Mapping[Kind, Pass], rates: OfficialRates, epoch: int, 
     for stage, (kind, one) in enumerate(passes.items()):
         rows = np.arange(len(lab.pairs)) if one.rows is None else one.rows
         batches = loader.order(rows, epoch, stage, one.drop_last)
-        rate = rates.of(kind, epoch, len(batches))
+        rate = rates.of(kind, epoch, len(batches)) if one.train else lambda index: 0.0
         steps += [replace(one, rows=batch, lr_scale=rate(at)) for at, batch in enumerate(batches)]
     shares = [(epoch - 1 + at / len(steps)) / recipe.epochs for at in range(len(steps))]
     return [
