@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,7 @@ def scaled(how: Transport, device: str, repeats: int) -> Iterator[dict[str, Any]
         before: tuple[int, float] | None = None
         for pool in POOLS:
             images, captions = random_tokens(Size(QUERIES, tokens, pool, min(tokens, 32), 128), device)
-            rows = [Row("match", lambda: match(images, captions, how=how)), *_floors(images, captions)]  # noqa: B023
+            rows = [Row("match", partial(match, images, captions, how=how)), *_floors(images, captions)]
             seconds = timed(rows, repeats, torch.device(device))
             growth = None
             if before is not None:
@@ -196,28 +197,20 @@ def _rows(
     from poisonbench.defenses.otcclip.matcher import match
     from poisonbench.defenses.otcclip.solvers import solver_for
 
-    backends = ("torch",) if images.tokens.device.type == "cpu" else ("torch", "triton")
-    rows = _floors(images, captions)
-    for backend in backends:
+    longest_first = captions.at_rows(captions.length.argsort(descending=True))
+    few, rows = _some(images, sample), _floors(images, captions)
+    for backend in ("torch",) if images.tokens.device.type == "cpu" else ("torch", "triton"):
         chosen = how.model_copy(update={"backend": backend})
-        rows.append(Row(f"match, {backend}", lambda chosen=chosen: match(images, captions, how=chosen)))  # type: ignore[misc]
-        longest_first = captions.at_rows(captions.length.argsort(descending=True))
-        solver = solver_for(images, longest_first, chosen)
-        rows.append(Row(f"of which bounds, {backend}", solver.bounds))
-    few = _some(images, sample)
-    rows += [
-        Row(
-            f"POT solve_batch, {method}",
-            lambda m=method: _pot(few, captions, how.eps, how.tolerance, m),
-            len(few) / len(images),
-        )  # type: ignore[misc]
-        for method in ("sinkhorn", "log_sinkhorn")
-    ]
+        rows.append(Row(f"match, {backend}", partial(match, images, captions, how=chosen)))
+        rows.append(Row(f"of which bounds, {backend}", solver_for(images, longest_first, chosen).bounds))
+    for method in ("sinkhorn", "log_sinkhorn"):
+        brute = partial(_pot, few, captions, how.eps, how.tolerance, method)
+        rows.append(Row(f"POT solve_batch, {method}", brute, len(few) / len(images)))
     handful = min(200, len(captions))
     rows.append(
         Row(
             "POT emd2, one by one",
-            lambda: _emd(images, captions, handful),
+            partial(_emd, images, captions, handful),
             handful / _pairs(images, captions),
         )
     )
@@ -227,7 +220,7 @@ def _rows(
         return rows, {"geomloss": "not installed: pip install geomloss"}
     group = captions[:BATCH]
     share = len(group) / _pairs(images, captions)
-    rows.append(Row("geomloss SamplesLoss", lambda: _geomloss(images[:1], group, how.eps), share))
+    rows.append(Row("geomloss SamplesLoss", partial(_geomloss, images[:1], group, how.eps), share))
     return rows, {}
 
 
@@ -245,7 +238,7 @@ def _floors(images: TokenSets, captions: TokenSets) -> list[Row]:
 
     def row(name: str, dtype: torch.dtype) -> Row:
         visual, text = (side.tokens.flatten(0, 1).to(dtype) for side in (images, captions))
-        return Row(f"products, {name}", lambda: _products(visual, text))
+        return Row(f"products, {name}", partial(_products, visual, text))
 
     return [row("fp32", torch.float32), row("bf16", torch.bfloat16)]
 

@@ -80,7 +80,7 @@ def real_tokens(checkpoint: Path, images: int, captions: int, device: str) -> tu
     data = open_data(tier.data, image_side(tier.model.name))
     towers = _towers(checkpoint, tier, data, device)
     order = np.random.default_rng(0).permutation(len(data.train))
-    texts = [data.train.captions[row][0] for row in np.resize(order, captions)]
+    texts = [data.train.captions[int(row)][0] for row in np.resize(order, captions)]
     rows = np.resize(np.arange(len(data.validation)), images)
     with torch.inference_mode():
         seen = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from poisonbench.defenses.otcclip import sinkhorn

