@@ -33,7 +33,7 @@ SIZES = {
     "B": Size(512, 49, 21845, 32, 1024),
     "tiny": Size(8, 16, 128, 16, 32),
 }
-QUERIES, POOLS, TOKENS = 8, (1024, 4096, 16384, 65536), (16, 49, 196)
+QUERIES, POOLS, TOKENS = 32, (1024, 4096, 16384, 65536), (16, 49, 196)
 """Of the scaling table."""
 BATCH = 4096
 """Problems that POT is given at once; larger batches were slower on a CPU."""
