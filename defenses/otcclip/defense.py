@@ -20,11 +20,11 @@ from poisonbench.defense import (
     Pass,
     TextAugment,
 )
+from poisonbench.defenses.otcclip.captions import Captions, part_of
 from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Backend, similarity
+from poisonbench.defenses.otcclip.matcher import Backend, Gradient, Transport
 from poisonbench.defenses.otcclip.separation import Separation, halves, pictures, standardised
 from poisonbench.lab import Lab
-from poisonbench.pool import Pool
 from poisonbench.towers import Features, Towers
 
 LEFT_OUT = -1
@@ -65,10 +65,12 @@ class OTCCLIP(Defense):
             references: mismatched captions per image in the test of soundness.
             beta: weight of the global cosine beside the OT similarity, in tests and matching.
             eps: entropy of the transport plans.
-            iterations: Sinkhorn iterations.
+            iterations: Sinkhorn iterations of the losses and the tests; matching goes on until its plans have converged.
             backend: who computes the plans.
+            gradient: what the OT objectives differentiate, the transport cost or the entropic value (``matcher.similarity``).
             pool: captions in the pool.
-            shortlist: captions, nearest by global cosine, among which OT decides.
+            shortlist: match only among so many captions, the nearest by global cosine; 0 searches the whole pool, exactly.
+            candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
             weight: of re-captioned rows in the losses; 0 leaves them out.
             inter: weight of the inter-modal OT objective.
             intra: weight of the intra-modal OT objective on a second view; 0 saves the view.
@@ -88,11 +90,13 @@ class OTCCLIP(Defense):
         copies: Literal["one", "many"] = "one"
         references: int = Field(24, ge=4)
         beta: float = Field(0.5, ge=0, le=1)
-        eps: float = Field(0.1, gt=0)
+        eps: float = Field(0.1, ge=0.005)
         iterations: int = Field(10, ge=1)
         backend: Backend = "torch"
+        gradient: Gradient = "detached"
         pool: int = Field(21845, ge=1)
-        shortlist: int = Field(16, ge=1)
+        shortlist: int = Field(0, ge=0)
+        candidates: int = Field(1, ge=1)
         weight: float = Field(0.6, ge=0, le=1)
         inter: float = Field(0.5, ge=0)
         intra: float = Field(0.0, ge=0)
@@ -118,7 +122,8 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         self._pictures = lab.pairs.images
-        self.pool = Pool(config.pool)
+        how = Transport(eps=config.eps, backend=config.backend)
+        self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0
 
@@ -138,9 +143,9 @@ class Reassigning(Objective):
         text, weights = own, self._share[batch.rows]
         self.partner[batch.rows] = batch.rows
         if suspect.any():
-            weights = weights * torch.where(suspect, config.weight if len(self.pool) else 0.0, 1.0)
-            if config.weight and len(self.pool):
-                text = towers.text(self._recaptioned(batch, image, ids, suspect))
+            weights = weights * torch.where(suspect, config.weight if len(self.captions) else 0.0, 1.0)
+            if config.weight and len(self.captions):
+                text = self._recaptioned(batch, towers, image, suspect)
             else:
                 self.partner[batch.rows[suspect]] = LEFT_OUT
         self._remember(batch, own, ~suspect)
@@ -166,18 +171,17 @@ class Reassigning(Objective):
         return {"sound": self._sound / len(self.partner)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Pool and evidence, and the epoch's partners and count of sound pairs so far."""
+        """Captions and evidence, and the epoch's partners and count of sound pairs so far."""
         epoch = {"partner": self.partner, "sound": torch.tensor(self._sound, dtype=torch.float64)}
-        parts = {"pool": self.pool.state_dict(), "separation": self.separation.state_dict(), "epoch": epoch}
+        kept = {"captions": self.captions.state_dict(), "separation": self.separation.state_dict()}
+        parts = {**kept, "epoch": epoch}
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.partner, self._sound = state["epoch.partner"].clone(), float(state["epoch.sound"])
-        for name, part in (("pool", self.pool), ("separation", self.separation)):
-            part.load_state_dict(
-                {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-            )
+        self.captions.load_state_dict(part_of(state, "captions."))
+        self.separation.load_state_dict(part_of(state, "separation."))
 
     @torch.no_grad()
     def _suspicious(
@@ -224,34 +228,26 @@ class Reassigning(Objective):
         towers.train(mode)
         return looks
 
-    @torch.no_grad()
-    def _recaptioned(self, batch: Batch, image: Features, ids: Tensor, suspect: Tensor) -> Tensor:
-        """The ids of the batch with suspicious rows' captions replaced by the best of the pool."""
+    def _recaptioned(self, batch: Batch, towers: Towers, image: Features, suspect: Tensor) -> Features:
+        """The captions of the batch, in which suspicious images have those of the pool that suit them best."""
         at = suspect.nonzero().squeeze(1)
         here = at.to(image.embedding.device)
-        cosine = image.embedding[here] @ self.pool["embedding"].T
-        top = cosine.topk(min(self.config.shortlist, len(self.pool)), dim=1)
-        tokens, mask = self.pool["tokens"][top.indices].float(), self.pool["mask"][top.indices]
-        fine = similarity(
-            image.tokens[here][:, None], tokens, image.mask[here][:, None], mask,
-            self.config.eps, self.config.iterations, self.config.backend,
-        )  # fmt: skip
-        best = (self.config.beta * top.values + (1 - self.config.beta) * fine).argmax(dim=1, keepdim=True)
-        chosen = top.indices.gather(1, best).squeeze(1)
-        self.partner[batch.rows[at]] = self.pool["row"][chosen].cpu()
-        replaced = ids.clone()
-        replaced[at] = self.pool["ids"][chosen].to(ids.device)
-        return replaced
+        found = self.captions.best(_rows(image, here), self.config.candidates)
+        self.partner[batch.rows[at]] = found.row[:, 0].cpu()
+        ids = batch.tokens[0].clone()
+        ids[at] = found.ids[:, 0].to(ids.device)
+        text = towers.text(ids)
+        if self.config.candidates == 1:
+            return text
+        embedding = text.embedding.index_copy(0, here, found.mean().to(text.embedding.dtype))
+        return Features(embedding, text.tokens, text.mask)
 
     def _remember(self, batch: Batch, own: Features, sound: Tensor) -> None:
         """The pool takes in captions in every epoch; those of suspicious pairs stay out while pairs are tested."""
         keep = sound if self.config.reassign == "suspicious" else torch.ones_like(sound)
         if keep.any():
-            here = keep.to(own.mask.device)
-            self.pool.push(
-                embedding=own.embedding[here], tokens=own.tokens[here].to(torch.bfloat16), mask=own.mask[here],
-                ids=batch.tokens[0][keep].to(own.mask.device), row=batch.rows[keep].to(own.mask.device),
-            )  # fmt: skip
+            here = keep.nonzero().squeeze(1).to(own.mask.device)
+            self.captions.add(_rows(own, here), batch.tokens[0][keep], batch.rows[keep])
 
     def _align(
         self,
@@ -262,5 +258,10 @@ class Reassigning(Objective):
         caption: Tensor,
         towers: Towers,
     ) -> Tensor:
-        fit = ring(first, second, shifts, self.config.eps, self.config.iterations, self.config.backend)
-        return aligned(fit, shifts, weights, caption, towers.scale, self.config.form)
+        config = self.config
+        fit = ring(first, second, shifts, config.eps, config.iterations, config.backend, config.gradient)
+        return aligned(fit, shifts, weights, caption, towers.scale, config.form)
+
+
+def _rows(features: Features, rows: Tensor) -> Features:
+    return Features(features.embedding[rows], features.tokens[rows], features.mask[rows])

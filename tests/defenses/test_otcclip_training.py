@@ -27,7 +27,7 @@ from poisonbench.training import Training, fit, make_batch, state_of
 
 RECIPE = Recipe(epochs=2, batch=32, precision="fp32")
 ROWS = 160
-QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2, "shortlist": 4}
+QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2}
 PLAIN_CLIP: dict[str, Any] = {"inter": 0, "intra": 0, "images": "none", "texts": "none"}
 FORMS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -41,6 +41,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "beta 0": {"beta": 0, "warmup": 0},
     "a pool of few": {"pool": 8, "warmup": 0},
     "logarithms": {"eps": 0.02},
+    "shortlist": {"shortlist": 4, "warmup": 0},
+    "three captions at once": {"candidates": 3, "warmup": 0},
+    "entropic value": {"gradient": "envelope"},
     "all, positive, intra, POT": {"reassign": "all", "form": "positive", "intra": 1, "backend": "pot"},
 }
 
@@ -80,7 +83,7 @@ def fill(objective: Reassigning, lab: Lab, towers: Towers, rows: range, as_if: T
     ids = first_captions(lab, rows)
     own = towers.text(ids)
     fields = {"tokens": own.tokens.bfloat16(), "mask": own.mask, "ids": ids, "row": torch.tensor(rows)}
-    objective.pool.push(embedding=own.embedding if as_if is None else as_if, **fields)
+    objective.captions.pool.push(embedding=own.embedding if as_if is None else as_if, **fields)
 
 
 def near(towers: Towers, batch: Batch) -> Tensor:
@@ -154,7 +157,7 @@ def test_only_suspicious_rows_are_given_another_caption_and_theirs_stay_out_of_t
     partner = objective.partner
     assert set(partner[bad].tolist()) <= set(range(60, 110)), "captions come from what was in the pool before"
     assert (partner != torch.arange(ROWS)).sum() == len(bad)
-    assert sorted(objective.pool["row"][50:].tolist()) == sorted(set(range(32)) - set(bad.tolist()))
+    assert sorted(objective.captions.pool["row"][50:].tolist()) == sorted(set(range(32)) - set(bad.tolist()))
     assert objective.finish(1)["sound"] == pytest.approx((32 - len(bad)) / ROWS)
 
 
@@ -175,7 +178,7 @@ def test_the_pool_is_filled_in_every_epoch(lab: Lab, config: dict[str, Any]) -> 
     objective, sizes = reassigning(lab, pool=1000, **config), [0]
 
     def on_epoch(epoch: int, _: Objective) -> dict[str, float]:
-        sizes.append(len(objective.pool))
+        sizes.append(len(objective.captions))
         return {}
 
     fit(lab.fresh("model"), objective, lab.loader(), RECIPE, lab.progress, on_epoch)
