@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_cl
 from poisonbench.defenses.otcclip.matcher import Backend, Gradient, Transport
 from poisonbench.defenses.otcclip.separation import Separation, halves, pictures, standardised
 from poisonbench.lab import Lab
+from poisonbench.settings import Presets
 from poisonbench.towers import Features, Towers
 
 LEFT_OUT = -1
@@ -37,7 +38,9 @@ class OTCCLIP(Defense):
 
     Established (the paper's abstract): captions are re-assigned by an OT distance between fine-grained feature
     sets, global and fine-grained features are combined, OT objectives align across and within modalities. Everything else,
-    the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file.
+    the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file. ``every_image`` gives
+    all images a new caption in every second epoch, the form nearest to the abstract; ``positive`` pulls pairs together by OT
+    without ranking them against others.
     """
 
     card = DefenseCard(
@@ -48,6 +51,13 @@ class OTCCLIP(Defense):
         reconstruction="Layers, marginals, entropy, pool, period, separation and loss weights are our inference; "
         "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
     )
+
+    presets: ClassVar[Presets] = {
+        "every_image": {
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "inter": 1, "intra": 1, "shortlist": 32,
+        },
+        "positive": {"form": "positive"},
+    }  # fmt: skip
 
     class Config(DefenseConfig):
         """Which captions are replaced, how the new ones are found, and what is minimised.
