@@ -65,12 +65,13 @@ class Separation:
 
     Attributes:
         evidence: (n,) standardised fit of every row's own caption, a running mean over epochs.
+        groups: int64 (n,) the picture of every row.
         seen: (n,) whether a row has evidence yet.
     """
 
     def __init__(self, groups: Tensor, memory: float) -> None:
         """``groups`` (n,) numbers the picture of every row, ``memory`` is how much of a row's earlier evidence is kept."""
-        self.memory, self._groups = memory, groups
+        self.memory, self.groups = memory, groups
         self.evidence, self.seen = torch.zeros(len(groups)), torch.zeros(len(groups), dtype=torch.bool)
         self._size = torch.bincount(groups)
         self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
@@ -93,7 +94,7 @@ class Separation:
         self.seen[rows] = True
         # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
         self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
-        groups = self._groups[rows]
+        groups = self.groups[rows]
         return self._pooled(groups) > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
 
     def _pooled(self, groups: Tensor) -> Tensor:
