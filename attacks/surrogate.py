@@ -26,6 +26,7 @@ from poisonbench.progress import Progress
 from poisonbench.tier import Recipe
 from poisonbench.tokens import Tokenizer
 from poisonbench.towers import Features, Towers, build_towers, model_config
+from poisonbench.training import fit
 
 TOGETHER = 512
 """Pictures or captions that the towers take at a time."""
@@ -41,7 +42,7 @@ class SurrogateConfig(AttackConfig):
     """
 
     surrogate: str = "poisonbench-xs"
-    epochs: int = Field(6, ge=1, le=100)
+    epochs: int = Field(4, ge=1, le=100)
     held: int = Field(16384, ge=2)
 
 
@@ -66,17 +67,18 @@ class Surrogate:
 
         with _one_thread():
             visual, text = self._images(images), self._captions(captions)
-            sets = (TokenSets.of(side.tokens, side.mask) for side in (visual, text))
-            return distances(*sets)
+            return distances(TokenSets.of(visual.tokens, visual.mask), TokenSets.of(text.tokens, text.mask))
 
     @torch.no_grad()
     def _images(self, images: Tensor) -> Features:
-        return _joined([self.towers.image(_scaled(part, self.towers.side)) for part in images.split(TOGETHER)])
+        return _joined(
+            [self.towers.image(_scaled(part, self.towers.side)) for part in images.split(TOGETHER)]
+        )
 
     @torch.no_grad()
     def _captions(self, captions: Sequence[str]) -> Features:
         ids = self.towers.tokenizer(captions)
-        return _joined([self.towers.text(part) for part in ids.split(TOGETHER)])
+        return _joined([self.towers.text(part) for part in torch.split(ids, TOGETHER)])
 
 
 class WithSurrogate(Attack):
@@ -100,7 +102,8 @@ class WithSurrogate(Attack):
         with _one_thread():
             towers = self._fresh(held, seed)
             pairs = Pairs(Scaled(held.images, towers.side), held.captions, held.fingerprint)
-            _fit(towers, Loader(pairs, towers.tokenizer, {}, recipe.batch, seed), recipe)
+            loader = Loader(pairs, towers.tokenizer, {}, recipe.batch, seed)
+            fit(towers, Objective(), loader, recipe, Progress())
         return Surrogate(towers.eval())
 
     def _fresh(self, pairs: Pairs, seed: int) -> Towers:
@@ -142,12 +145,6 @@ def _held(pairs: Pairs, most: int, rng: np.random.Generator) -> Pairs:
         return pairs
     rows = np.sort(rng.choice(len(pairs), most, replace=False))
     return Pairs(Chosen(pairs.images, rows), [pairs.captions[row] for row in rows], pairs.fingerprint)
-
-
-def _fit(towers: Towers, loader: Loader, recipe: Recipe) -> None:
-    from poisonbench.training import fit  # takes a moment to import; listing attacks must not wait for it
-
-    fit(towers, Objective(), loader, recipe, Progress())
 
 
 def _joined(parts: Sequence[Features]) -> Features:

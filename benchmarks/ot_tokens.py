@@ -73,12 +73,7 @@ def real_tokens(checkpoint: Path, images: int, captions: int, device: str) -> tu
     import numpy as np
     import torch
 
-    from poisonbench.sources.opening import open_data
-    from poisonbench.towers import image_side
-
-    tier = _tier(checkpoint)
-    data = open_data(tier.data, image_side(tier.model.name))
-    towers = _towers(checkpoint, tier, data, device)
+    data, towers = opened(checkpoint, device)
     order = np.random.default_rng(0).permutation(len(data.train))
     texts = [data.train.captions[int(row)][0] for row in np.resize(order, captions)]
     rows = np.resize(np.arange(len(data.validation)), images)
@@ -95,6 +90,20 @@ def real_tokens(checkpoint: Path, images: int, captions: int, device: str) -> tu
     return visual, halved(text)
 
 
+def opened(checkpoint: Path, device: str) -> tuple[Data, Towers]:
+    """A finished cell's clean data, and its model as at inference.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read or was trained on other data.
+    """
+    from poisonbench.sources.opening import open_data
+    from poisonbench.towers import image_side
+
+    tier = tier_of(checkpoint)
+    data = open_data(tier.data, image_side(tier.model.name))
+    return data, _towers(checkpoint, tier, data, device)
+
+
 def halved(sets: TokenSets) -> TokenSets:
     """The sets with tokens in bf16."""
     import torch
@@ -102,7 +111,12 @@ def halved(sets: TokenSets) -> TokenSets:
     return TokenSets(sets.tokens.to(torch.bfloat16), sets.mass, sets.length)
 
 
-def _tier(checkpoint: Path) -> Tier:
+def tier_of(checkpoint: Path) -> Tier:
+    """The tier of a finished cell.
+
+    Raises:
+        UserError: for anything but the ``model.safetensors`` beside a ``record.json``.
+    """
     from poisonbench.settings import validated
     from poisonbench.tier import Tier
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -23,6 +23,9 @@ from poisonbench.leaderboard.keys import canonical, differences, flatten, plugin
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
 from poisonbench.validity import UNDEFENDED
+
+if TYPE_CHECKING:
+    from poisonbench.cell import Cell
 
 NUMBERS = (
     "seeds", "ASR (95% interval)", "base", "gain", "zero-shot", "of undefended", "neutralised", "own caption", "train s",
@@ -100,7 +103,7 @@ def select(
     _check(defenses, {record.defense.full_name for record in of_attacks}, "--defense")
     meant = [record for record in of_attacks if not defenses or record.defense.full_name in defenses]
     _check(by, {field for record in meant for field in fields_of(record)}, "--by")
-    others = [deviations(record) - set(by) for record in meant]
+    others = [deviations(fields_of(record), default_of(record)) - set(by) for record in meant]
     rows = [record for record, other in zip(meant, others, strict=True) if not other]
     telling = sorted({field for other in others for field in other})
     if not rows:
@@ -138,9 +141,13 @@ def fields_of(record: Record) -> dict[str, Any]:
     return _fields(record.attack.config, record.defense.config, record.config.get("tier", {}))
 
 
-def deviations(record: Record) -> set[str]:
-    """The fields that are not as the record's tier has them today; those that only one side knows do not count."""
-    default, own = defaults(record.attack.full_name, record.defense.full_name, record.tier), fields_of(record)
+def fields_asked(cell: Cell) -> dict[str, Any]:
+    """The same of a cell that need not have run."""
+    return _fields(cell.attack.config, cell.defense.config, cell.tier.model_dump(mode="json"))
+
+
+def deviations(own: Mapping[str, Any], default: Mapping[str, Any]) -> set[str]:
+    """The fields with another value; those that only one side knows, since the code has changed, do not count."""
     return {field for field in own.keys() & default if canonical(own[field]) != canonical(default[field])}
 
 
@@ -154,7 +161,17 @@ def defaults(attack: str, defense: str, tier: str) -> dict[str, Any]:
     from poisonbench.resolve import Request, resolve
 
     [cell] = resolve(Request((attack,), (defense,), tier, device="cpu"))
-    return _fields(cell.attack.config, cell.defense.config, cell.tier.model_dump(mode="json"))
+    return fields_asked(cell)
+
+
+def default_of(record: Record) -> dict[str, Any]:
+    """The fields that the record's cell would have if nothing were set."""
+    return defaults(record.attack.full_name, record.defense.full_name, record.tier)
+
+
+def latest(found: Iterable[Group]) -> Group:
+    """The group with the record that was finished last."""
+    return max(found, key=lambda group: max(record.provenance.finished for record in group.records))
 
 
 def labels(found: Sequence[Group], by: Sequence[str]) -> list[str]:
@@ -183,12 +200,12 @@ def numbers(group: Group) -> list[str]:
     return [
         "; ".join([",".join(map(str, entry.seeds)) or NOTHING, *entry.failures]),
         (_with_interval(entry.asr) if entry.asr else NOTHING) + doubt,
-        _share(entry.base.value if entry.base else None),
+        share(entry.base.value if entry.base else None),
         NOTHING if entry.gain is None else f"{entry.gain:+.3f}",
-        _share(entry.zero_shot.value if entry.zero_shot else None),
-        _share(entry.retention),
-        _counted(entry.neutralised),
-        _share(own_captions(group.records)),
+        share(entry.zero_shot.value if entry.zero_shot else None),
+        share(entry.retention),
+        counted(entry.neutralised),
+        share(own_captions(group.records)),
         NOTHING if entry.train_seconds is None else f"{entry.train_seconds:.0f}",
     ]
 
@@ -204,6 +221,16 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; a bar inside a cell is escaped."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def counted(count: Count | None) -> str:
+    """1 of 4 as "1/4 = 0.250"."""
+    return f"{count.successes}/{count.trials} = {count.value:.3f}" if count else NOTHING
+
+
+def share(value: float | None) -> str:
+    """A share with three digits."""
+    return NOTHING if value is None else f"{value:.3f}"
 
 
 def _fields(attack: Mapping[str, Any], defense: Mapping[str, Any], tier: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,15 +258,7 @@ def _check(given: Iterable[str], known: Iterable[str], flag: str) -> None:
 
 def _with_interval(count: Count) -> str:
     around = count.wilson()
-    return f"{_counted(count)} ({around.low:.3f}-{around.high:.3f})"
-
-
-def _counted(count: Count | None) -> str:
-    return f"{count.successes}/{count.trials} = {count.value:.3f}" if count else NOTHING
-
-
-def _share(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.3f}"
+    return f"{counted(count)} ({around.low:.3f}-{around.high:.3f})"
 
 
 if __name__ == "__main__":

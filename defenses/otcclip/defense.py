@@ -83,7 +83,8 @@ class OTCCLIP(Defense):
             pool: captions in the pool.
             shortlist: match only among so many captions, the nearest by global cosine; 0 searches the whole pool, exactly.
             candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
-            weight: of re-captioned rows in the losses; 0 leaves them out.
+            weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
+            bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
             inter: weight of the inter-modal OT objective.
             intra: weight of the intra-modal OT objective on a second view; 0 saves the view.
             negatives: other rows that the contrastive OT objectives rank against.
@@ -110,7 +111,8 @@ class OTCCLIP(Defense):
         pool: int = Field(21845, ge=1)
         shortlist: int = Field(0, ge=0)
         candidates: int = Field(1, ge=1)
-        weight: float = Field(0.6, ge=0, le=1)
+        weight: float = Field(0.6, ge=0)
+        bystanders: bool = True
         inter: float = Field(0.5, ge=0)
         intra: float = Field(0.0, ge=0)
         negatives: int = Field(8, ge=1)
@@ -165,7 +167,9 @@ class Reassigning(Objective):
         self._remember(batch, image, own, ~suspect)
         weights = weights.to(image.embedding.device)
         caption = self.partner[batch.rows].to(weights.device)
-        loss = weighted_clip(image.embedding, text.embedding, towers.scale, weights, caption)
+        loss = weighted_clip(
+            image.embedding, text.embedding, towers.scale, weights, caption, config.bystanders
+        )
         near = shifts[: 1 + config.negatives]
         if config.inter:
             loss = loss + config.inter * self._align(image, text, near, weights, caption, towers)
@@ -283,7 +287,7 @@ class Reassigning(Objective):
     ) -> Tensor:
         config = self.config
         fit = ring(first, second, shifts, config.eps, config.iterations, config.backend, config.gradient)
-        return aligned(fit, shifts, weights, caption, towers.scale, config.form)
+        return aligned(fit, shifts, weights, caption, towers.scale, config.form, config.bystanders)
 
 
 def _rows(features: Features, rows: Tensor) -> Features:

@@ -136,7 +136,7 @@ def test_the_chosen_captions_are_trained_on(lab: Lab, towers: Towers) -> None:
 def test_weight_zero_leaves_suspicious_rows_out(
     lab: Lab, towers: Towers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = reassigning(lab, weight=0, warmup=0, **PLAIN_CLIP)
+    objective = reassigning(lab, weight=0, warmup=0, bystanders=False, **PLAIN_CLIP)
     batch, bad = batch_of(lab, objective, range(32)), torch.tensor([1, 5, 30])
     fill(objective, lab, towers, range(60, 110))
     condemn(objective, bad, monkeypatch)
@@ -145,6 +145,20 @@ def test_weight_zero_leaves_suspicious_rows_out(
     image, text = towers.image(batch.images[0][sound]), towers.text(batch.tokens[0][sound])
     expected = clip_loss(image.embedding, text.embedding, towers.scale)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_bystanders_are_negatives_of_the_sound_captions_and_their_own_captions_are_nothing(
+    lab: Lab, towers: Towers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = reassigning(lab, weight=0, warmup=0, **PLAIN_CLIP)
+    batch, bad = batch_of(lab, objective, range(32)), torch.tensor([1, 5, 30])
+    condemn(objective, bad, monkeypatch)
+    loss = objective.loss(batch, towers)
+    image, text = towers.image(batch.images[0]).embedding, towers.text(batch.tokens[0]).embedding
+    sound = (~torch.isin(batch.rows, bad)).nonzero().squeeze(1)
+    logits, place = towers.scale * image @ text[sound].T, torch.arange(len(sound))
+    to_text, to_image = F.cross_entropy(logits[sound], place), F.cross_entropy(logits.T, sound)
+    assert loss.item() == pytest.approx((to_text + to_image).item() / 2, rel=1e-5)
 
 
 def test_only_suspicious_rows_are_given_another_caption_and_theirs_stay_out_of_the_pool(

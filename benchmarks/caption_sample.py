@@ -1,0 +1,146 @@
+"""Clean images and a pool of other pictures' captions, embedded by a trained model, and which captions are right for whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from ot_tokens import opened, tier_of
+from torch import Tensor
+
+from poisonbench.errors import UserError
+from poisonbench.pairs import Pairs, Rows, word_pattern
+from poisonbench.randomness import numpy_rng
+from poisonbench.towers import Features
+
+if TYPE_CHECKING:
+    from poisonbench.towers import Towers
+
+Split = Literal["train", "validation"]
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Sample:
+    """q images and p captions, none of them of the same picture.
+
+    Attributes:
+        images: features of the images, plain views.
+        captions: features of the captions.
+        right: per notion of rightness a bool (q, p): whose caption would be right for which image.
+    """
+
+    images: Features
+    captions: Features
+    right: dict[str, Tensor]
+
+
+def drawn(checkpoint: Path, split: Split, images: int, pool: int, device: str) -> Sample:
+    """Images of ``split`` whose captions name a class of the headline task, and captions of clean training rows.
+
+    A caption is right by ``class`` if its row's captions name a class that the image's own name (what the records call
+    ``recaptioned_true_class``), by ``kind`` if both rows are of one kind, where the data know kinds.
+
+    Args:
+        checkpoint: the ``model.safetensors`` of a finished cell, beside its record and its manifest.
+        split: whether the images were trained on.
+        images: how many, at most.
+        pool: captions, one of a row's at random.
+        device: where the model runs and the features stay.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read, or too few rows for the pool.
+    """
+    data, towers = opened(checkpoint, device)
+    clean = np.setdiff1d(np.arange(len(data.train)), _poisoned(checkpoint, len(data.train)))
+    shown = data.train if split == "train" else data.validation
+    classes, rng = word_pattern(data.headline.classes), numpy_rng("caption choice", split)
+    usable = clean if split == "train" else np.arange(len(shown))
+    usable = np.array([row for row in usable if _named(shown, row, classes)], dtype=np.int64)
+    rows = np.sort(rng.permutation(usable)[:images])
+    others = rng.permutation(_other_pictures(data.train, clean, rows) if split == "train" else clean)[:pool]
+    if len(others) < pool:
+        raise UserError(
+            f"--pool {pool}: only {len(others)} clean rows show other pictures; take fewer captions or images"
+        )
+    texts = [str(rng.choice(data.train.captions[row])) for row in others]
+    right = {
+        "class": _shared(
+            [_named(shown, r, classes) for r in rows], [_named(data.train, r, classes) for r in others]
+        )
+    }
+    if kinds := _kinds(checkpoint):
+        right["kind"] = torch.from_numpy(kinds[split][rows][:, None] == kinds["train"][others])
+    return Sample(_seen(towers, shown, rows), _read(towers, texts), right)
+
+
+def _poisoned(checkpoint: Path, clean_rows: int) -> Rows:
+    from poisonbench.manifest import Manifest
+    from poisonbench.settings import validated
+
+    path = checkpoint.with_name("manifest.json")
+    if not path.is_file():
+        raise UserError(
+            f"{path}: the cell's manifest is missing, which says what rows are clean; run its cell again"
+        )
+    return validated(Manifest, json.loads(path.read_text(encoding="utf-8")), str(path)).rows(clean_rows)
+
+
+def _other_pictures(pairs: Pairs, clean: Rows, rows: Rows) -> Rows:
+    """The clean rows whose picture is in none of ``rows``."""
+    from poisonbench.defenses.otcclip.separation import pictures
+
+    picture = pictures(pairs.images).numpy()
+    return clean[~np.isin(picture[clean], picture[rows])]
+
+
+def _named(pairs: Pairs, row: int, classes: re.Pattern[str]) -> frozenset[str]:
+    """The classes that a row's captions name."""
+    return frozenset(classes.findall("\n".join(pairs.captions[row]).lower()))
+
+
+def _shared(own: Sequence[frozenset[str]], others: Sequence[frozenset[str]]) -> Tensor:
+    """Which of ``others`` share a name with which of ``own``: bool (q, p)."""
+    names = sorted(frozenset().union(*own))
+    left, right = (torch.tensor([[n in found for n in names] for found in side]) for side in (own, others))
+    return left.float() @ right.float().T > 0
+
+
+def _kinds(checkpoint: Path) -> dict[Split, np.ndarray[tuple[int], np.dtype[np.str_]]]:
+    """What the embedded data call the kind of every row; nothing for other data, or where rows were left out."""
+    import pyarrow.parquet as pq
+
+    from poisonbench.sources.embedded import FOLDER
+
+    declared = tier_of(checkpoint).data
+    if declared.source != "clipart" or declared.limit:
+        return {}
+    with FOLDER.joinpath("pairs.parquet").open("rb") as file:
+        table = pq.read_table(file, columns=["hypernym", "split"]).to_pydict()
+    kind, split = np.array(table["hypernym"], dtype=np.str_), np.array(table["split"])
+    return {"train": kind[split == "train"], "validation": kind[split == "validation"]}
+
+
+@torch.inference_mode()
+def _seen(towers: Towers, pairs: Pairs, rows: Rows) -> Features:
+    return _joined(
+        [towers.image(pairs.images.fetch(part)) for part in np.array_split(rows, 1 + len(rows) // BATCH)]
+    )
+
+
+@torch.inference_mode()
+def _read(towers: Towers, texts: Sequence[str]) -> Features:
+    return _joined(
+        [towers.text(towers.tokenizer(texts[at : at + BATCH])) for at in range(0, len(texts), BATCH)]
+    )
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    found = (torch.cat([getattr(part, name) for part in parts]) for name in ("embedding", "tokens", "mask"))
+    return Features(*found)
