@@ -71,8 +71,9 @@ class Surrogate:
 
     @torch.no_grad()
     def _images(self, images: Tensor) -> Features:
-        parts = torch.split(images, TOGETHER)
-        return _joined([self.towers.image(_scaled(part, self.towers.side)) for part in parts])
+        return _joined(
+            [self.towers.image(_scaled(part, self.towers.side)) for part in images.split(TOGETHER)]
+        )
 
     @torch.no_grad()
     def _captions(self, captions: Sequence[str]) -> Features:

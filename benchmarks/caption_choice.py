@@ -69,18 +69,18 @@ class Rule:
     type=click.IntRange(BLIND),
     help="Around which the rest varies.",
 )
-@click.option("--pools", "several", is_flag=True, help=f"Pools of {POOLS} captions too.")
+@click.option("--pools", "largest", is_flag=True, help=f"Pools of {POOLS} captions too.")
 @click.option("--split", "splits", multiple=True, type=click.Choice(get_args(Split)), default=get_args(Split))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def main(
-    checkpoints: tuple[Path, ...], images: int, pool: int, several: bool, splits: tuple[Split, ...], threads: int,
+    checkpoints: tuple[Path, ...], images: int, pool: int, largest: bool, splits: tuple[Split, ...], threads: int,
     device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Count right captions by rule, for the models in CHECKPOINTS (model.safetensors of finished cells)."""
     torch.set_num_threads(threads)
-    rules = list(_rules(pool, POOLS if several else (pool,)))
+    rules = list(_rules(pool, POOLS if largest else (pool,)))
     found: list[dict[str, Any]] = []
     try:
         for checkpoint in checkpoints:

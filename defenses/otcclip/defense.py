@@ -23,6 +23,7 @@ from poisonbench.defense import (
 from poisonbench.defenses.otcclip.captions import Captions, part_of
 from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Backend, Gradient, Transport
+from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
 from poisonbench.defenses.otcclip.separation import Separation, halves, pictures, standardised
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
@@ -73,6 +74,7 @@ class OTCCLIP(Defense):
                 more forward passes), on the plain image (one), or on the augmented view (none).
             copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
             references: mismatched captions per image in the test of soundness.
+            neighbours: similar sound pairs whose agreement counts in the test, as much as the own fit; 0 asks none.
             beta: weight of the global cosine beside the OT similarity, in tests and matching.
             eps: entropy of the transport plans.
             iterations: Sinkhorn iterations of the losses and the tests; matching goes on until its plans have converged.
@@ -100,6 +102,7 @@ class OTCCLIP(Defense):
         judge: Literal["halves", "plain", "augmented"] = "plain"
         copies: Literal["one", "many"] = "one"
         references: int = Field(24, ge=4)
+        neighbours: int = Field(0, ge=0)
         beta: float = Field(0.5, ge=0, le=1)
         eps: float = Field(0.1, ge=0.005)
         iterations: int = Field(10, ge=1)
@@ -136,6 +139,7 @@ class Reassigning(Objective):
         self._pictures = lab.pairs.images
         how = Transport(eps=config.eps, backend=config.backend)
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
+        self.neighbours = Neighbours(config.pool, config.neighbours)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0
 
@@ -160,7 +164,7 @@ class Reassigning(Objective):
                 text = self._recaptioned(batch, towers, image, suspect)
             else:
                 self.partner[batch.rows[suspect]] = LEFT_OUT
-        self._remember(batch, own, ~suspect)
+        self._remember(batch, image, own, ~suspect)
         weights = weights.to(image.embedding.device)
         caption = self.partner[batch.rows].to(weights.device)
         loss = weighted_clip(
@@ -196,8 +200,8 @@ class Reassigning(Objective):
         for name, part in self._parts().items():
             part.load_state_dict(part_of(state, f"{name}."))
 
-    def _parts(self) -> dict[str, Captions | Separation]:
-        return {"captions": self.captions, "separation": self.separation}
+    def _parts(self) -> dict[str, Captions | Separation | Neighbours]:
+        return {"captions": self.captions, "separation": self.separation, "neighbours": self.neighbours}
 
     @torch.no_grad()
     def _suspicious(
@@ -209,7 +213,9 @@ class Reassigning(Objective):
         if len(shifts) <= FEWEST:
             return torch.zeros(len(batch.rows), dtype=torch.bool)
         config = self.config
-        judged = [self._evidence(view, own, shifts) for view in self._looks(batch, towers, image)]
+        pictures_of = self.separation.groups[batch.rows]
+        looks = self._looks(batch, towers, image)
+        judged = [self._evidence(view, own, shifts, pictures_of, towers.scale) for view in looks]
         own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
         sound = self.separation.judge(batch.rows, own_fit, decoy_fit, self._level(batch.progress))
         if batch.progress < config.warmup:
@@ -220,16 +226,18 @@ class Reassigning(Objective):
     def _level(self, progress: float) -> float:
         return self.config.level + progress * (self.config.final_level - self.config.level)
 
-    def _evidence(self, image: Features, own: Features, shifts: list[int]) -> tuple[Tensor, Tensor]:
+    def _evidence(
+        self, image: Features, own: Features, shifts: list[int], picture: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
         config = self.config
         fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
-        coarse = torch.stack(
-            [(image.embedding * own.embedding.roll(-s, 0)).sum(dim=1) for s in shifts], dim=1
-        )
-        fits = zip(standardised(coarse, shifts), standardised(fine, shifts), strict=True)
-        first, second = ((config.beta * c + (1 - config.beta) * f).float().cpu() for c, f in fits)
-        return first, second
+        coarse = on_ring(image.embedding, own.embedding, shifts)
+        near = self.neighbours.fits(image, own, picture, shifts, scale) if config.neighbours else []
+        parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
+        judged = [(standardised(fit, shifts), share) for fit, share in parts]
+        own_fit, decoy_fit = (sum(share * pair[side].float() for pair, share in judged) for side in (0, 1))
+        return own_fit.cpu(), decoy_fit.cpu()
 
     def _looks(self, batch: Batch, towers: Towers, augmented: Features) -> list[Features]:
         """What of the images is judged; the network is used as at inference, unless the training view serves."""
@@ -258,12 +266,15 @@ class Reassigning(Objective):
         embedding = text.embedding.index_copy(0, here, found.mean().to(text.embedding.dtype))
         return Features(embedding, text.tokens, text.mask)
 
-    def _remember(self, batch: Batch, own: Features, sound: Tensor) -> None:
+    def _remember(self, batch: Batch, image: Features, own: Features, sound: Tensor) -> None:
         """The pool takes in captions in every epoch; those of suspicious pairs stay out while pairs are tested."""
         keep = sound if self.config.reassign == "suspicious" else torch.ones_like(sound)
         if keep.any():
             here = keep.nonzero().squeeze(1).to(own.mask.device)
-            self.captions.add(_rows(own, here), batch.tokens[0][keep], batch.rows[keep])
+            rows = batch.rows[keep]
+            self.captions.add(_rows(own, here), batch.tokens[0][keep], rows)
+            if self.config.neighbours:
+                self.neighbours.add(image.embedding[here], own.embedding[here], self.separation.groups[rows])
 
     def _align(
         self,

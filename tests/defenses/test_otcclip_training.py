@@ -41,6 +41,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "beta 0": {"beta": 0, "warmup": 0},
     "a pool of few": {"pool": 8, "warmup": 0},
     "logarithms": {"eps": 0.02},
+    "neighbours": {"neighbours": 5, "warmup": 0},
     "shortlist": {"shortlist": 4, "warmup": 0},
     "three captions at once": {"candidates": 3, "warmup": 0},
     "entropic value": {"gradient": "envelope"},
@@ -212,7 +213,7 @@ def test_a_new_epoch_begins_with_everyones_own_caption(lab: Lab, towers: Towers)
     assert before.tolist() != list(range(ROWS)), "an assignment that was handed out stays as it was"
 
 
-@pytest.mark.parametrize("config", [{"warmup": 0}, {"reassign": "all", "intra": 1}], ids=str)
+@pytest.mark.parametrize("config", [{"warmup": 0, "neighbours": 5}, {"reassign": "all", "intra": 1}], ids=str)
 def test_two_runs_end_in_the_same_weights_bit_for_bit(lab: Lab, config: dict[str, Any]) -> None:
     objectives = [reassigning(lab, **config) for _ in range(2)]
     (first, a), (second, b) = (trained(lab, objective) for objective in objectives)
@@ -236,7 +237,7 @@ def test_every_form_trains_with_finite_losses_and_names_rows_that_exist(lab: Lab
 
 @pytest.mark.parametrize(
     "config",
-    [{"reassign": "suspicious", "warmup": 0}, {"reassign": "all", "every": 1}],
+    [{"reassign": "suspicious", "warmup": 0, "neighbours": 5}, {"reassign": "all", "every": 1}],
     ids=str,
 )
 def test_a_restored_objective_goes_on_as_the_first_would(
