@@ -71,9 +71,8 @@ class Surrogate:
 
     @torch.no_grad()
     def _images(self, images: Tensor) -> Features:
-        return _joined(
-            [self.towers.image(_scaled(part, self.towers.side)) for part in images.split(TOGETHER)]
-        )
+        parts = torch.split(images, TOGETHER)
+        return _joined([self.towers.image(_scaled(part, self.towers.side)) for part in parts])
 
     @torch.no_grad()
     def _captions(self, captions: Sequence[str]) -> Features:

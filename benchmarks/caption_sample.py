@@ -33,15 +33,19 @@ class Sample:
     Attributes:
         images: features of the images, plain views.
         captions: features of the captions.
+        own: (q, d) embeddings of the captions that the images came with.
         right: per notion of rightness a bool (q, p): whose caption would be right for which image.
     """
 
     images: Features
     captions: Features
+    own: Tensor
     right: dict[str, Tensor]
 
 
-def drawn(checkpoint: Path, split: Split, images: int, pool: int, device: str) -> Sample:
+def drawn(
+    checkpoint: Path, split: Split, images: int, pool: int, device: str, *, every_image: bool = False
+) -> Sample:
     """Images of ``split`` whose captions name a class of the headline task, and captions of clean training rows.
 
     A caption is right by ``class`` if its row's captions name a class that the image's own name (what the records call
@@ -53,16 +57,19 @@ def drawn(checkpoint: Path, split: Split, images: int, pool: int, device: str) -
         images: how many, at most.
         pool: captions, one of a row's at random.
         device: where the model runs and the features stay.
+        every_image: take images whose captions name no class too, and judge by kind alone.
 
     Raises:
-        UserError: for a checkpoint that cannot be read, or too few rows for the pool.
+        UserError: for a checkpoint that cannot be read, too few rows for the pool, or kinds that the data do not know.
     """
     data, towers = opened(checkpoint, device)
+    kinds, classes = _kinds(checkpoint), word_pattern(data.headline.classes)
+    if every_image and not kinds:
+        raise UserError(f"--all: the data of {checkpoint.parent.name} know no kinds; leave it out")
     clean = np.setdiff1d(np.arange(len(data.train)), _poisoned(checkpoint, len(data.train)))
-    shown = data.train if split == "train" else data.validation
-    classes, rng = word_pattern(data.headline.classes), numpy_rng("caption choice", split)
+    shown, rng = data.train if split == "train" else data.validation, numpy_rng("caption choice", split)
     usable = clean if split == "train" else np.arange(len(shown))
-    usable = np.array([row for row in usable if _named(shown, row, classes)], dtype=np.int64)
+    usable = np.array([row for row in usable if every_image or _named(shown, row, classes)], dtype=np.int64)
     rows = np.sort(rng.permutation(usable)[:images])
     others = rng.permutation(_other_pictures(data.train, clean, rows) if split == "train" else clean)[:pool]
     if len(others) < pool:
@@ -70,14 +77,17 @@ def drawn(checkpoint: Path, split: Split, images: int, pool: int, device: str) -
             f"--pool {pool}: only {len(others)} clean rows show other pictures; take fewer captions or images"
         )
     texts = [str(rng.choice(data.train.captions[row])) for row in others]
-    right = {
-        "class": _shared(
-            [_named(shown, r, classes) for r in rows], [_named(data.train, r, classes) for r in others]
-        )
-    }
-    if kinds := _kinds(checkpoint):
+    right: dict[str, Tensor] = {}
+    if not every_image:
+        sides = [
+            [_named(pairs, row, classes) for row in some]
+            for pairs, some in ((shown, rows), (data.train, others))
+        ]
+        right["class"] = _shared(*sides)
+    if kinds:
         right["kind"] = torch.from_numpy(kinds[split][rows][:, None] == kinds["train"][others])
-    return Sample(_seen(towers, shown, rows), _read(towers, texts), right)
+    own = _read(towers, [shown.captions[row][0] for row in rows]).embedding
+    return Sample(_seen(towers, shown, rows), _read(towers, texts), own, right)
 
 
 def _poisoned(checkpoint: Path, clean_rows: int) -> Rows:

@@ -101,7 +101,7 @@ def test_only_what_stands_between_the_marks_changes() -> None:
     assert once == f"# Title\n\n## Ablations\n\n{BEGIN}\nnew\n{END}\n"
     assert between_marks(once, "newer", Path("p")) == once.replace("new", "newer")
     for half in (f"{BEGIN}\nold\n", f"old\n{END}\n", f"{END}\n{BEGIN}\n"):
-        with pytest.raises(UserError, match="page.md"):
+        with pytest.raises(UserError, match=r"page\.md: put"):
             between_marks(half, "new", Path("page.md"))
 
 

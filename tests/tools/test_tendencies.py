@@ -72,7 +72,11 @@ def test_a_dead_attack_or_other_settings_measure_nothing() -> None:
 
 
 def test_the_undefended_figure_is_of_the_same_seeds() -> None:
-    cells = [ran(seed=10), ran(seed=11, asr=(70, 100)), ran(defense="roclip", seed=11, asr=(5, 100), top1=0.3)]
+    cells = [
+        ran(seed=10),
+        ran(seed=11, asr=(70, 100)),
+        ran(defense="roclip", seed=11, asr=(5, 100), top1=0.3),
+    ]
     _, rows = judged_by(ROCLIP, judged(*cells))
     assert rows[0][2:5] == ["11", "70/100 = 0.700", "5/100 = 0.050"]
 

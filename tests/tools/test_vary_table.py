@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
 from tool_fakes import judged, kept, ran, rows
 
 from poisonbench.errors import UserError
 from tools.vary_table import groups, main, select, table
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "vary_table.py"
 
 
 def shown(records: list, by: tuple[str, ...], defenses: tuple[str, ...] = ()) -> list[list[str]]:
@@ -35,8 +36,10 @@ def test_the_curve_over_rates_has_a_row_per_rate_and_defence_with_the_pooled_num
         ["`backdoor_badnet`", "`roclip`", "attack.rate=0.003"],
         ["`backdoor_badnet`", "`roclip`", "attack.rate=0.05"],
     ]
-    assert found[0][3:] == ["10,11", "120/200 = 0.600 (0.531-0.665)", "0.020", "+0.580", "0.500", "1.000", "0/200 = 0.000", "-", "60"]  # fmt: skip
-    assert found[2][3:] == ["10,11", "3/200 = 0.015 (0.005-0.043)", "0.010", "+0.005", "0.400", "0.800", "140/200 = 0.700", "0.800", "60"]  # fmt: skip
+    assert found[0][3:7] == ["10,11", "120/200 = 0.600 (0.531-0.665)", "0.020", "+0.580"]
+    assert found[0][7:] == ["0.500", "1.000", "0/200 = 0.000", "-", "60"]
+    assert found[2][3:7] == ["10,11", "3/200 = 0.015 (0.005-0.043)", "0.010", "+0.005"]
+    assert found[2][7:] == ["0.400", "0.800", "140/200 = 0.700", "0.800", "60"]
 
 
 def test_the_ratio_takes_the_twin_of_the_same_attack_settings_alone() -> None:
@@ -51,7 +54,7 @@ def test_cells_that_differ_elsewhere_are_counted_and_not_shown() -> None:
     chosen = select(records, ("backdoor_badnet",), ("roclip",), ("attack.rate",))
     assert [record.seed for record in chosen.rows] == [10]
     assert (chosen.left_out, chosen.in_fields) == (1, ("defense.pool",))
-    with pytest.raises(UserError, match="also differ from the defaults in defense.pool"):
+    with pytest.raises(UserError, match=r"also differ from the defaults in defense\.pool"):
         select(records[1:], ("backdoor_badnet",), ("roclip",), ("attack.rate",))
 
 
@@ -79,7 +82,7 @@ def test_records_of_earlier_code_are_neither_dropped_nor_pooled() -> None:
 
 def test_the_command_reads_a_runs_folder_and_its_seeds(tmp_path: Path) -> None:
     folder = kept(tmp_path / "runs", *(ran(seed=seed, asr=(seed, 100)) for seed in (10, 11)))
-    command = [sys.executable, str(ROOT / "tools/vary_table.py"), str(folder), "--attack", "backdoor_badnet"]
+    command = [sys.executable, str(SCRIPT), str(folder), "--attack", "backdoor_badnet"]
     done = subprocess.run([*command, "--seeds", "11"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     [row] = rows(done.stdout)
