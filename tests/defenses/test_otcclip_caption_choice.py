@@ -17,8 +17,10 @@ from safetensors.torch import save_file
 from poisonbench.evaluation.statistics import wilson
 from poisonbench.pairs import ArrayImages, Pairs
 from poisonbench.resolve import Request, resolve
+from poisonbench.settings import validated
 from poisonbench.sources.opening import open_data
 from poisonbench.sources.vocabulary import tokenizer_for
+from poisonbench.tier import DataSpec
 from poisonbench.towers import Features, build_towers, image_side
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -170,6 +172,21 @@ def test_the_command_prints_rows_for_every_rule(checkpoint: Path) -> None:
     assert {row["eps"] for row in found} == {0.02, 0.1, 0.5}
     table = CliRunner().invoke(main, [*arguments, "--split", "train"]).output.splitlines()
     assert len(table) == 2 + len(found) // 2 and "right class (95%)" in table[0]
+
+
+def test_kinds_are_those_of_the_rows(checkpoint: Path, tmp_path: Path) -> None:
+    config = json.loads((checkpoint.parent / "record.json").read_text())["config"]
+    data = open_data(validated(DataSpec, config["tier"]["data"], "smoke"), 32)
+    config["tier"]["data"]["limit"] = 0
+    (tmp_path / "record.json").write_text(json.dumps({"config": config}))
+    (tmp_path / "model.safetensors").touch()
+    kinds = caption_sample._kinds(tmp_path / "model.safetensors")
+    assert len(kinds["validation"]) == len(data.validation)
+    named = [
+        kind in " ".join(texts)
+        for kind, texts in zip(kinds["validation"], data.validation.captions, strict=True)
+    ]
+    assert np.mean(named) > 0.9
 
 
 def test_kinds_are_asked_for_where_there_are_none(checkpoint: Path) -> None:
