@@ -75,7 +75,8 @@ def _live(texts: list[str], root: str, workers: int, trial: Trial) -> None:
 def result(store: Store, cell: Cell) -> dict[str, Any]:
     """What must be the same however often a cell was killed: every number and every file of its folder."""
     record = store.need(cell).model_dump(exclude={"cost", "log"})
-    record["provenance"].pop("finished")
+    for passing in ("finished", "commit"):  # the working tree may be edited while the test runs
+        record["provenance"].pop(passing)
     files = sorted(path for path in store.folder(cell).iterdir() if path.name != "record.json")
     return record | {path.name: path.read_bytes() for path in files}
 
