@@ -36,7 +36,7 @@ class BackdoorAdaptive(WithSurrogate, BadNet):
         year=2026,
         edits=("image", "caption"),
         surrogate=True,
-        notes="Ours, built against OTCCLIP (arXiv:2509.18717): no published attack chooses patch poisons by transport cost.",
+        notes="Ours, built against OTCCLIP (arXiv:2509.18717); we know of no published attack that chooses poisons like this.",
     )
 
     class Config(SurrogateConfig, BadNet.Config):
