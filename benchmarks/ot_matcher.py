@@ -217,7 +217,7 @@ def _rows(
     try:
         import geomloss  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
-        return rows, {"geomloss": "not installed: pip install geomloss"}
+        return rows, {"geomloss": "not installed: pip install -e '.[benchmarks]'"}
     group = captions[:BATCH]
     share = len(group) / _pairs(images, captions)
     rows.append(Row("geomloss SamplesLoss", partial(_geomloss, images[:1], group, how.eps), share))
