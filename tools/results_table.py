@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
 from poisonbench.evaluation.statistics import wilson
+from poisonbench.leaderboard.entries import done, one_per_seed
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
 
@@ -19,7 +21,7 @@ HEADER = "| attack | defence | seeds | ASR (95% interval) | base | gain | zero-s
 @click.argument("board", type=click.Path(path_type=Path, exists=True))
 @click.option("--tier", default="clipart", show_default=True)
 def main(board: Path, tier: str) -> None:
-    """One row per attack (with its target), defence and configuration, over its seeds."""
+    """One row per attack (with its target), defence and configuration, over its seeds; the latest record of a seed counts."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
@@ -28,7 +30,7 @@ def main(board: Path, tier: str) -> None:
         groups[attack, _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
-        click.echo(f"| {attack} | {defense} | {_row([r for r in records if r.status == 'done'])} |")
+        click.echo(f"| {attack} | {defense} | {_row(done(one_per_seed(records)[0]))} |")
 
 
 def _label(record: Record, records: list[Record]) -> str:
@@ -41,7 +43,7 @@ def _label(record: Record, records: list[Record]) -> str:
     return f"`{record.defense.full_name}`" + "".join(f" {key}={own[key]}" for key in differing)
 
 
-def _row(records: list[Record]) -> str:
+def _row(records: Sequence[Record]) -> str:
     seeds = ",".join(str(record.seed) for record in sorted(records, key=lambda record: record.seed))
     head = [record.headline for record in records]
     shot = np.mean([record.zero_shot[name].top1 for name, record in zip(head, records, strict=True)])
@@ -49,7 +51,7 @@ def _row(records: list[Record]) -> str:
     return f"{seeds} | {_attack(records)} | {shot:.3f} | {probe:.3f} | {_poison(records)}"
 
 
-def _attack(records: list[Record]) -> str:
+def _attack(records: Sequence[Record]) -> str:
     found = [record.asr for record in records if record.asr is not None]
     if not found:
         return "- | - | -"
@@ -60,7 +62,7 @@ def _attack(records: list[Record]) -> str:
     return f"{hits}/{trials} = {hits / trials:.3f} ({interval.low:.3f}-{interval.high:.3f}) | {base:.3f} | {gain:+.3f}"
 
 
-def _poison(records: list[Record]) -> str:
+def _poison(records: Sequence[Record]) -> str:
     found = [record.poison for record in records if record.poison is not None]
     return f"{sum(p.neutralized for p in found)}/{sum(p.count for p in found)}"
 
