@@ -191,9 +191,8 @@ def _hits(right: Tensor, index: Tensor) -> Tensor:
 def _markdown(found: list[dict[str, Any]]) -> str:
     notions = [name for name, value in found[0].items() if isinstance(value, dict)]
     heads = ["model", "images", "n", "pool", "eps", "text tokens", "choice"]
-    heads += [
-        head for notion in notions for head in (f"right {notion} (95%)", "above cosine (95%)", "chance")
-    ]
+    for notion in notions:
+        heads += [f"right {notion} (95%)", "above cosine (95%)", "by quarter", "chance"]
     lines = [heads, ["---"] * len(heads)]
     for row in found:
         cells = [str(row[key]) for key in ("model", "images", "n", "pool", "eps", "tokens", "choice")]

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from ot_tokens import opened, tier_of
+from ot_tokens import opened, read_by, seen_by, tier_of
 from torch import Tensor
 
 from poisonbench.errors import UserError
@@ -19,11 +19,7 @@ from poisonbench.pairs import Pairs, Rows, word_pattern
 from poisonbench.randomness import numpy_rng
 from poisonbench.towers import Features
 
-if TYPE_CHECKING:
-    from poisonbench.towers import Towers
-
 Split = Literal["train", "validation"]
-BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,8 @@ def drawn(
         right["class"] = _shared(*sides)
     if kinds:
         right["kind"] = torch.from_numpy(kinds[split][rows][:, None] == kinds["train"][others])
-    own = _read(towers, [shown.captions[row][0] for row in rows]).embedding
-    return Sample(_seen(towers, shown, rows), _read(towers, texts), own, right)
+    own = read_by(towers, [shown.captions[row][0] for row in rows]).embedding
+    return Sample(seen_by(towers, shown, rows), read_by(towers, texts), own, right)
 
 
 def _poisoned(checkpoint: Path, clean_rows: int) -> Rows:
@@ -135,22 +131,3 @@ def _kinds(checkpoint: Path) -> dict[Split, np.ndarray[tuple[int], np.dtype[np.s
         table = pq.read_table(file, columns=["hypernym", "split"]).to_pydict()
     kind, split = np.array(table["hypernym"], dtype=np.str_), np.array(table["split"])
     return {"train": kind[split == "train"], "validation": kind[split == "validation"]}
-
-
-@torch.inference_mode()
-def _seen(towers: Towers, pairs: Pairs, rows: Rows) -> Features:
-    return _joined(
-        [towers.image(pairs.images.fetch(part)) for part in np.array_split(rows, 1 + len(rows) // BATCH)]
-    )
-
-
-@torch.inference_mode()
-def _read(towers: Towers, texts: Sequence[str]) -> Features:
-    return _joined(
-        [towers.text(towers.tokenizer(texts[at : at + BATCH])) for at in range(0, len(texts), BATCH)]
-    )
-
-
-def _joined(parts: Sequence[Features]) -> Features:
-    found = (torch.cat([getattr(part, name) for part in parts]) for name in ("embedding", "tokens", "mask"))
-    return Features(*found)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.errors import UserError
@@ -13,14 +14,18 @@ from poisonbench.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from poisonbench.pairs import Pairs, Rows
     from poisonbench.sources import Data
     from poisonbench.tier import Tier
-    from poisonbench.towers import Towers
+    from poisonbench.towers import Features, Towers
 
 KINDS = 400
 """Kinds of random images and captions."""
 SPREAD = 1.0
 """Length of what separates a random token from the centre of its kind, where the centre has length 1."""
+
+TOGETHER = 512
+"""Pictures or captions that a tower takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,13 @@ def real_tokens(checkpoint: Path, images: int, captions: int, device: str) -> tu
         UserError: for a checkpoint that cannot be read or was trained on other data.
     """
     import numpy as np
-    import torch
 
     data, towers = opened(checkpoint, device)
     order = np.random.default_rng(0).permutation(len(data.train))
     texts = [data.train.captions[int(row)][0] for row in np.resize(order, captions)]
     rows = np.resize(np.arange(len(data.validation)), images)
-    with torch.inference_mode():
-        seen = [
-            towers.image(data.validation.images.fetch(part))
-            for part in np.array_split(rows, 1 + images // 512)
-        ]
-        read = [towers.text(towers.tokenizer(texts[at : at + 512])) for at in range(0, captions, 512)]
-    visual, text = (
-        TokenSets.of(torch.cat([part.tokens for part in parts]), torch.cat([part.mask for part in parts]))
-        for parts in (seen, read)
-    )
+    seen, read = seen_by(towers, data.validation, rows), read_by(towers, texts)
+    visual, text = (TokenSets.of(side.tokens, side.mask) for side in (seen, read))
     return visual, halved(text)
 
 
@@ -102,6 +98,31 @@ def opened(checkpoint: Path, device: str) -> tuple[Data, Towers]:
     tier = tier_of(checkpoint)
     data = open_data(tier.data, image_side(tier.model.name))
     return data, _towers(checkpoint, tier, data, device)
+
+
+def seen_by(towers: Towers, pairs: Pairs, rows: Rows) -> Features:
+    """What the image tower makes of rows, in plain views."""
+    import numpy as np
+
+    parts = np.array_split(rows, 1 + len(rows) // TOGETHER)
+    return _joined(lambda part: towers.image(pairs.images.fetch(part)), parts)
+
+
+def read_by(towers: Towers, texts: Sequence[str]) -> Features:
+    """What the text tower makes of captions."""
+    parts = [texts[at : at + TOGETHER] for at in range(0, len(texts), TOGETHER)]
+    return _joined(lambda part: towers.text(towers.tokenizer(part)), parts)
+
+
+def _joined(tower: Callable[[Any], Features], parts: Sequence[Any]) -> Features:
+    import torch
+
+    from poisonbench.towers import Features
+
+    with torch.inference_mode():
+        found = [tower(part) for part in parts]
+    names = ("embedding", "tokens", "mask")
+    return Features(*(torch.cat([getattr(part, name) for part in found]) for name in names))
 
 
 def halved(sets: TokenSets) -> TokenSets:

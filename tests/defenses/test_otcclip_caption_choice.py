@@ -171,6 +171,7 @@ def test_the_command_prints_rows_for_every_rule(checkpoint: Path) -> None:
     assert {row["choice"] for row in found} >= {"cosine", "relaxed", "OT", "0.5 cosine + 0.5 OT"}
     assert {row["eps"] for row in found} == {0.02, 0.1, 0.5}
     table = CliRunner().invoke(main, [*arguments, "--split", "train"]).output.splitlines()
+    assert len({row.count(" | ") for row in table}) == 1, "a head for every column"
     assert len(table) == 2 + len(found) // 2 and "right class (95%)" in table[0]
 
 
