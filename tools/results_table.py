@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 
-from poisonbench.evaluation.statistics import wilson
-from poisonbench.leaderboard.entries import done, one_per_seed
+from poisonbench.leaderboard.entries import Entry, summarise
+from poisonbench.leaderboard.intervals import Count
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
 
@@ -30,7 +28,7 @@ def main(board: Path, tier: str) -> None:
         groups[attack, _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
-        click.echo(f"| {attack} | {defense} | {_row(done(one_per_seed(records)[0]))} |")
+        click.echo(f"| {attack} | {defense} | {_row(summarise(records, []))} |")
 
 
 def _label(record: Record, records: list[Record]) -> str:
@@ -43,28 +41,22 @@ def _label(record: Record, records: list[Record]) -> str:
     return f"`{record.defense.full_name}`" + "".join(f" {key}={own[key]}" for key in differing)
 
 
-def _row(records: Sequence[Record]) -> str:
-    seeds = ",".join(str(record.seed) for record in sorted(records, key=lambda record: record.seed))
-    head = [record.headline for record in records]
-    shot = np.mean([record.zero_shot[name].top1 for name, record in zip(head, records, strict=True)])
-    probe = np.mean([record.linear_probe[name].top1 for name, record in zip(head, records, strict=True)])
-    return f"{seeds} | {_attack(records)} | {shot:.3f} | {probe:.3f} | {_poison(records)}"
+def _row(entry: Entry) -> str:
+    seeds = ",".join(map(str, entry.seeds)) or entry.remark
+    measured = " | ".join(f"{part.value:.3f}" if part else "-" for part in (entry.zero_shot, entry.probe))
+    return f"{seeds} | {_attack(entry)} | {measured} | {_of(entry.neutralised)}"
 
 
-def _attack(records: Sequence[Record]) -> str:
-    found = [record.asr for record in records if record.asr is not None]
-    if not found:
+def _attack(entry: Entry) -> str:
+    if entry.asr is None or entry.base is None:
         return "- | - | -"
-    hits, trials = sum(asr.successes for asr in found), sum(asr.trials for asr in found)
-    interval = wilson(hits, trials)
-    base = float(np.mean([asr.base for asr in found]))
-    gain = float(np.mean([asr.value - asr.base for asr in found]))
-    return f"{hits}/{trials} = {hits / trials:.3f} ({interval.low:.3f}-{interval.high:.3f}) | {base:.3f} | {gain:+.3f}"
+    asr, interval = entry.asr, entry.asr.wilson()
+    measured = f"{_of(asr)} = {asr.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
+    return f"{measured} | {entry.base.value:.3f} | {entry.gain:+.3f}"
 
 
-def _poison(records: Sequence[Record]) -> str:
-    found = [record.poison for record in records if record.poison is not None]
-    return f"{sum(p.neutralized for p in found)}/{sum(p.count for p in found)}"
+def _of(count: Count | None) -> str:
+    return f"{count.successes}/{count.trials}" if count else "-"
 
 
 if __name__ == "__main__":
