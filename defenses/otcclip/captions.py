@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.matcher import Transport, distances, match
+from poisonbench.defenses.otcclip.parts import kept, restore
 from poisonbench.defenses.otcclip.scales import Running
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.pool import Pool
@@ -92,15 +93,8 @@ class Captions:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Pool and scales as tensors."""
-        parts = {"pool": self.pool.state_dict(), "scales": self.scales.state_dict()}
-        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        return kept({"pool": self.pool, "scales": self.scales})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.pool.load_state_dict(part_of(state, "pool."))
-        self.scales.load_state_dict(part_of(state, "scales."))
-
-
-def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        restore({"pool": self.pool, "scales": self.scales}, state)

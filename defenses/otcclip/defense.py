@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from poisonbench.defense import (
-    Assignment,
-    Batch,
-    Defense,
-    DefenseCard,
-    DefenseConfig,
-    ImageAugment,
-    Objective,
-    Pass,
-    TextAugment,
-)
-from poisonbench.defenses.otcclip.captions import Captions, part_of
-from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Backend, Gradient, Transport
-from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
-from poisonbench.defenses.otcclip.separation import Separation, halves, pictures, standardised
+from poisonbench.defense import Assignment, Batch, Defense, DefenseCard, Objective, Pass
+from poisonbench.defenses.otcclip.captions import Captions
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.judge import Judge, Verdict
+from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.loudness import even
+from poisonbench.defenses.otcclip.matcher import Transport
+from poisonbench.defenses.otcclip.parts import Part, kept, restore
+from poisonbench.defenses.otcclip.separation import pictures
+from poisonbench.defenses.otcclip.transplant import grid_side, loudest, transplanted
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
 from poisonbench.towers import Features, Towers
 
 LEFT_OUT = -1
-FEWEST = 3
-"""With so few references nothing can be standardised; such a stub of a batch is trusted."""
 
 
 class OTCCLIP(Defense):
@@ -55,70 +47,12 @@ class OTCCLIP(Defense):
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "inter": 1, "intra": 1, "shortlist": 32,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
     }  # fmt: skip
 
-    class Config(DefenseConfig):
-        """Which captions are replaced, how the new ones are found, and what is minimised.
-
-        Attributes:
-            reassign: ``suspicious`` pairs only, or ``all`` pairs in every ``every``-th epoch (RoCLIP's schedule).
-            every: K for ``all``.
-            level: share of mismatched pairs that would pass as sound when the test begins.
-            final_level: the same at the end of the run; the level moves linearly, as the test gains power.
-            memory: how much of a row's evidence from earlier epochs is kept.
-            warmup: share of the run in which all pairs are still trusted.
-            judge: test the pairs on both halves of the image, either of which must fit (a local trigger is in one of them; two
-                more forward passes), on the plain image (one), or on the augmented view (none).
-            copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
-            references: mismatched captions per image in the test of soundness.
-            neighbours: similar sound pairs whose agreement counts in the test, as much as the own fit; 0 asks none.
-            beta: weight of the global cosine beside the OT similarity, in tests and matching.
-            eps: entropy of the transport plans.
-            iterations: Sinkhorn iterations of the losses and the tests; matching goes on until its plans have converged.
-            backend: who computes the plans.
-            gradient: what the OT objectives differentiate, the transport cost or the entropic value (``matcher.similarity``).
-            pool: captions in the pool.
-            shortlist: match only among so many captions, the nearest by global cosine; 0 searches the whole pool, exactly.
-            candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
-            weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
-            bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
-            inter: weight of the inter-modal OT objective.
-            intra: weight of the intra-modal OT objective on a second view; 0 saves the view.
-            negatives: other rows that the contrastive OT objectives rank against.
-            form: contrastive or positive-pair OT objectives.
-            images: image augmentation.
-            texts: caption augmentation.
-        """
-
-        reassign: Literal["suspicious", "all"] = "suspicious"
-        every: int = Field(2, ge=1)
-        level: float = Field(0.25, gt=0, lt=1)
-        final_level: float = Field(0.1, gt=0, lt=1)
-        memory: float = Field(0.5, ge=0, lt=1)
-        warmup: float = Field(0.05, ge=0, lt=1)
-        judge: Literal["halves", "plain", "augmented"] = "plain"
-        copies: Literal["one", "many"] = "one"
-        references: int = Field(24, ge=4)
-        neighbours: int = Field(0, ge=0)
-        beta: float = Field(0.5, ge=0, le=1)
-        eps: float = Field(0.1, ge=0.005)
-        iterations: int = Field(10, ge=1)
-        backend: Backend = "torch"
-        gradient: Gradient = "detached"
-        pool: int = Field(21845, ge=1)
-        shortlist: int = Field(0, ge=0)
-        candidates: int = Field(1, ge=1)
-        weight: float = Field(0.6, ge=0)
-        bystanders: bool = True
-        inter: float = Field(0.5, ge=0)
-        intra: float = Field(0.0, ge=0)
-        negatives: int = Field(8, ge=1)
-        form: Form = "contrastive"
-        images: ImageAugment = "light"
-        texts: TextAugment = "eda"
+    Config = OTCCLIPConfig
 
     def objective(self, lab: Lab) -> Objective:
         """CLIP with re-assigned captions and OT objectives."""
@@ -128,18 +62,16 @@ class OTCCLIP(Defense):
 class Reassigning(Objective):
     """OTCCLIP's training; see ``OTCCLIP``."""
 
-    def __init__(self, config: OTCCLIP.Config, lab: Lab) -> None:
+    def __init__(self, config: OTCCLIPConfig, lab: Lab) -> None:
         self.config, self.images, self.texts = config, config.images, config.texts
-        self.views = 2 if config.intra else 1
+        self.views = max(config.views, 2 if config.intra else 1)
         groups = pictures(lab.pairs.images)
-        self.separation = Separation(groups, config.memory)
         self._share = (
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
-        self._pictures = lab.pairs.images
         how = Transport(eps=config.eps, backend=config.backend)
+        self.judge = Judge(config, lab.pairs.images, groups)
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
-        self.neighbours = Neighbours(config.pool, config.neighbours)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0
 
@@ -151,34 +83,53 @@ class Reassigning(Objective):
 
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
         """Judge the pairs, give suspicious images a new caption, align what results."""
-        config, ids = self.config, batch.tokens[0]
-        image, own = towers.image(batch.images[0]), towers.text(ids)
-        offsets = torch.randperm(len(ids) - 1, generator=batch.rng)[: config.references] + 1
+        image, own = towers.image(batch.images[0]), towers.text(batch.tokens[0])
+        offsets = torch.randperm(len(batch.rows) - 1, generator=batch.rng)[: self.config.references] + 1
         shifts = [0, *offsets.tolist()]
-        suspect = self._suspicious(batch, towers, image, own, shifts)
-        text, weights = own, self._share[batch.rows]
-        self.partner[batch.rows] = batch.rows
-        if suspect.any():
-            weights = weights * torch.where(suspect, config.weight if len(self.captions) else 0.0, 1.0)
-            if config.weight and len(self.captions):
-                text = self._recaptioned(batch, towers, image, suspect)
-            else:
-                self.partner[batch.rows[suspect]] = LEFT_OUT
-        self._remember(batch, image, own, ~suspect)
-        weights = weights.to(image.embedding.device)
-        caption = self.partner[batch.rows].to(weights.device)
-        loss = weighted_clip(
-            image.embedding, text.embedding, towers.scale, weights, caption, config.bystanders
-        )
-        near = shifts[: 1 + config.negatives]
-        if config.inter:
-            loss = loss + config.inter * self._align(image, text, near, weights, caption, towers)
-        if config.intra:
-            other_image, other_text = towers.image(batch.images[1]), towers.text(batch.tokens[1])
-            each, all_rows = torch.ones_like(weights), batch.rows.to(weights.device)
-            loss = loss + config.intra / 2 * self._align(image, other_image, near, each, all_rows, towers)
-            loss = loss + config.intra / 2 * self._align(own, other_text, near, each, all_rows, towers)
+        verdict = self._verdict(batch, towers, image, own, shifts)
+        suspect = ~verdict.sound
+        text, weights = self._partners(batch, towers, image, own, suspect)
+        self._remember(batch, image, own, verdict.sound)
+        views = [
+            image,
+            *(towers.image(self._hosting(view, batch, image, verdict)) for view in batch.images[1:]),
+        ]
+        near = shifts[: 1 + self.config.negatives]
+        loss = self._across(views, text, near, weights.to(towers.device), batch.rows, towers)
+        if self.config.intra:
+            loss = loss + self.config.intra / 2 * self._within(views, own, batch, near, towers)
         return loss
+
+    def _across(
+        self,
+        views: Sequence[Features],
+        text: Features,
+        near: list[int],
+        weights: Tensor,
+        rows: Tensor,
+        towers: Towers,
+    ) -> Tensor:
+        """CLIP's loss, the mean over the views, and the OT objective of the first view with the captions given."""
+        config, caption = self.config, self.partner[rows].to(weights.device)
+        losses = [
+            weighted_clip(view.embedding, text.embedding, towers.scale, weights, caption, config.bystanders)
+            for view in views[: config.views]
+        ]
+        loss = torch.stack(losses).mean()
+        if config.inter:
+            loss = loss + config.inter * self._align(views[0], text, near, weights, caption, towers)
+        return loss
+
+    def _within(
+        self, views: Sequence[Features], own: Features, batch: Batch, near: list[int], towers: Towers
+    ) -> Tensor:
+        """The OT objectives of two views of the images and of two of their own captions, summed."""
+        pairs = ((views[0], views[1]), (own, towers.text(batch.tokens[1])))
+        each, rows = torch.ones(len(batch.rows), device=towers.device), batch.rows.to(towers.device)
+        return sum(
+            (self._align(*pair, near, each, rows, towers) for pair in pairs),
+            torch.zeros((), device=towers.device),
+        )
 
     def assignment(self) -> Assignment:
         """Whose caption every image was given."""
@@ -191,72 +142,60 @@ class Reassigning(Objective):
     def state_dict(self) -> dict[str, Tensor]:
         """Captions and evidence, and the epoch's partners and count of sound pairs so far."""
         epoch = {"partner": self.partner, "sound": torch.tensor(self._sound, dtype=torch.float64)}
-        parts = {**{name: part.state_dict() for name, part in self._parts().items()}, "epoch": epoch}
-        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        return {**kept(self._parts()), **{f"epoch.{name}": value for name, value in epoch.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.partner, self._sound = state["epoch.partner"].clone(), float(state["epoch.sound"])
-        for name, part in self._parts().items():
-            part.load_state_dict(part_of(state, f"{name}."))
+        restore(self._parts(), state)
 
-    def _parts(self) -> dict[str, Captions | Separation | Neighbours]:
-        return {"captions": self.captions, "separation": self.separation, "neighbours": self.neighbours}
+    def _parts(self) -> dict[str, Part]:
+        return {"captions": self.captions, "judge": self.judge}
 
-    @torch.no_grad()
-    def _suspicious(
+    def _verdict(
         self, batch: Batch, towers: Towers, image: Features, own: Features, shifts: list[int]
-    ) -> Tensor:
-        """Which rows of the batch need a new caption: bool (b,), on the CPU."""
+    ) -> Verdict:
+        """Which rows of the batch may keep their captions."""
         if self.config.reassign == "all":
-            return torch.full((len(batch.rows),), batch.epoch % self.config.every == 0)
-        if len(shifts) <= FEWEST:
-            return torch.zeros(len(batch.rows), dtype=torch.bool)
-        config = self.config
-        pictures_of = self.separation.groups[batch.rows]
-        looks = self._looks(batch, towers, image)
-        judged = [self._evidence(view, own, shifts, pictures_of, towers.scale) for view in looks]
-        own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
-        sound = self.separation.judge(batch.rows, own_fit, decoy_fit, self._level(batch.progress))
-        if batch.progress < config.warmup:
-            sound = torch.ones_like(sound)
-        self._sound += float(sound.sum())
-        return ~sound
+            keep = torch.full((len(batch.rows),), batch.epoch % self.config.every != 0)
+            return Verdict(keep, torch.zeros_like(keep))
+        verdict = self.judge.judge(batch, towers, image, own, shifts)
+        self._sound += float(verdict.sound.sum())
+        return verdict
 
-    def _level(self, progress: float) -> float:
-        return self.config.level + progress * (self.config.final_level - self.config.level)
+    def _hosting(self, view: Tensor, batch: Batch, image: Features, verdict: Verdict) -> Tensor:
+        """A view in which sound images, or a share of them, host a loud region of the batch's first view."""
+        donors, grid = verdict.loud.nonzero().squeeze(1), grid_side(image.tokens.shape[1])
+        hosts = verdict.sound & (torch.rand(len(view), generator=batch.rng) < self.config.transplant)
+        if not len(donors) or not grid or not hosts.any():
+            return view
+        found, places = view.clone(), loudest(_rows(image, donors.to(image.mask.device))).cpu()
+        found[hosts] = transplanted(view[hosts], batch.images[0][donors], places, grid, batch.rng)
+        return found
 
-    def _evidence(
-        self, image: Features, own: Features, shifts: list[int], picture: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
-        config = self.config
-        fine = ring(image, own, shifts, config.eps, config.iterations, config.backend)
-        coarse = on_ring(image.embedding, own.embedding, shifts)
-        near = self.neighbours.fits(image, own, picture, shifts, scale) if config.neighbours else []
-        parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
-        judged = [(standardised(fit, shifts), share) for fit, share in parts]
-        own_fit, decoy_fit = (sum(share * pair[side].float() for pair, share in judged) for side in (0, 1))
-        return own_fit.cpu(), decoy_fit.cpu()
-
-    def _looks(self, batch: Batch, towers: Towers, augmented: Features) -> list[Features]:
-        """What of the images is judged; the network is used as at inference, unless the training view serves."""
-        if self.config.judge == "augmented":
-            return [augmented]
-        mode, images = towers.training, self._pictures.fetch(batch.rows.numpy()).float() / 255
-        towers.eval()
-        looks = [
-            towers.image(part)
-            for part in (halves(images, batch.rng) if self.config.judge == "halves" else [images])
-        ]
-        towers.train(mode)
-        return looks
+    def _partners(
+        self, batch: Batch, towers: Towers, image: Features, own: Features, suspect: Tensor
+    ) -> tuple[Features, Tensor]:
+        """The captions to train on, and what the rows count: features of b captions, and (b,) on the CPU."""
+        rows = batch.rows
+        self.partner[rows] = rows
+        if not suspect.any():
+            return own, self._share[rows]
+        antidote = self.config.weight if len(self.captions) else 0.0
+        weights = self._share[rows] * torch.where(suspect, antidote, 1.0)
+        if antidote:
+            return self._recaptioned(batch, towers, image, suspect), weights
+        self.partner[rows[suspect]] = LEFT_OUT
+        return own, weights
 
     def _recaptioned(self, batch: Batch, towers: Towers, image: Features, suspect: Tensor) -> Features:
         """The captions of the batch, in which suspicious images have those of the pool that suit them best."""
         at = suspect.nonzero().squeeze(1)
         here = at.to(image.embedding.device)
-        found = self.captions.best(_rows(image, here), self.config.candidates)
+        asking = _rows(image, here)
+        if self.config.loud:
+            asking = replace(asking, embedding=even(asking))
+        found = self.captions.best(asking, self.config.candidates)
         self.partner[batch.rows[at]] = found.row[:, 0].cpu()
         ids = batch.tokens[0].clone()
         ids[at] = found.ids[:, 0].to(ids.device)
@@ -270,11 +209,9 @@ class Reassigning(Objective):
         """The pool takes in captions in every epoch; those of suspicious pairs stay out while pairs are tested."""
         keep = sound if self.config.reassign == "suspicious" else torch.ones_like(sound)
         if keep.any():
-            here = keep.nonzero().squeeze(1).to(own.mask.device)
-            rows = batch.rows[keep]
+            here, rows = keep.nonzero().squeeze(1).to(own.mask.device), batch.rows[keep]
             self.captions.add(_rows(own, here), batch.tokens[0][keep], rows)
-            if self.config.neighbours:
-                self.neighbours.add(image.embedding[here], own.embedding[here], self.separation.groups[rows])
+            self.judge.remember(_rows(image, here), _rows(own, here), rows)
 
     def _align(
         self,

@@ -28,7 +28,14 @@ from poisonbench.training import Training, fit, make_batch, state_of
 RECIPE = Recipe(epochs=2, batch=32, precision="fp32")
 ROWS = 160
 QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2}
-PLAIN_CLIP: dict[str, Any] = {"inter": 0, "intra": 0, "images": "none", "texts": "none"}
+PLAIN_CLIP: dict[str, Any] = {
+    "views": 1,
+    "loud": 0,
+    "inter": 0,
+    "intra": 0,
+    "images": "none",
+    "texts": "none",
+}
 FORMS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "no warm-up": {"warmup": 0},
@@ -42,6 +49,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "a pool of few": {"pool": 8, "warmup": 0},
     "logarithms": {"eps": 0.02},
     "neighbours": {"neighbours": 5, "warmup": 0},
+    "one view": {"views": 1},
+    "three views": {"views": 3, "intra": 1},
+    "whole images are judged": {"regions": 1, "warmup": 0},
     "shortlist": {"shortlist": 4, "warmup": 0},
     "three captions at once": {"candidates": 3, "warmup": 0},
     "entropic value": {"gradient": "envelope"},
@@ -96,7 +106,7 @@ def near(towers: Towers, batch: Batch) -> Tensor:
 
 def condemn(objective: Reassigning, bad: Tensor, patch: pytest.MonkeyPatch) -> None:
     """Let the separation find the rows in ``bad`` suspicious and all others sound."""
-    patch.setattr(objective.separation, "judge", lambda rows, own, decoy, level: ~torch.isin(rows, bad))
+    patch.setattr(objective.judge.separation, "judge", lambda rows, own, decoy, level: ~torch.isin(rows, bad))
 
 
 def test_without_transport_the_nearest_captions_by_cosine_are_chosen_as_in_roclip(
@@ -185,7 +195,7 @@ def test_in_the_warmup_all_pairs_are_trusted(lab: Lab, towers: Towers) -> None:
     expected = clip_loss(image.embedding, text.embedding, towers.scale)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert objective.partner.tolist() == list(range(ROWS))
-    assert objective.separation.seen[:32].all(), "evidence is gathered all the same"
+    assert objective.judge.separation.seen[:32].all(), "evidence is gathered all the same"
 
 
 @pytest.mark.parametrize("config", [{"reassign": "all"}, {"reassign": "suspicious"}], ids=str)

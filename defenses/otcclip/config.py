@@ -1,0 +1,83 @@
+"""Every choice that OTCCLIP's reconstruction leaves open, with its default."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from poisonbench.defense import DefenseConfig, ImageAugment, TextAugment
+from poisonbench.defenses.otcclip.losses import Form
+from poisonbench.defenses.otcclip.matcher import Backend, Gradient
+
+
+class OTCCLIPConfig(DefenseConfig):
+    """Which captions are replaced, how the new ones are found, and what is minimised.
+
+    Attributes:
+        reassign: ``suspicious`` pairs only, or ``all`` pairs in every ``every``-th epoch (RoCLIP's schedule).
+        every: K for ``all``.
+        level: share of mismatched pairs that would pass as sound when the test begins.
+        final_level: the same at the end of the run; the level moves linearly, as the test gains power.
+        memory: how much of a row's evidence from earlier epochs is kept.
+        warmup: share of the run in which all pairs are still trusted.
+        judge: test the pairs on both halves of the image, either of which must fit (a local trigger is in one of them; two
+            more forward passes), on the plain image (one), or on the augmented view (none).
+        copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
+        regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that a loud region cannot vouch
+            for the rest; 1 tests the whole image.
+        loud: share of the images that are suspicious whatever their caption, those whose global embedding agrees least with the
+            mean of their regions; new captions are then searched with that mean. 0 trusts the global embedding.
+        references: mismatched captions per image in the test of soundness.
+        neighbours: similar sound pairs whose agreement counts in the test, as much as the own fit; 0 asks none.
+        beta: weight of the global cosine beside the OT similarity, in tests and matching.
+        eps: entropy of the transport plans.
+        iterations: Sinkhorn iterations of the losses and the tests; matching goes on until its plans have converged.
+        backend: who computes the plans.
+        gradient: what the OT objectives differentiate, the transport cost or the entropic value (``matcher.similarity``).
+        pool: captions in the pool.
+        shortlist: match only among so many captions, the nearest by global cosine; 0 searches the whole pool, exactly.
+        candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
+        weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
+        bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
+        transplant: share of the sound images whose later views host a loud region of another image, so that what is loud comes
+            with all kinds of captions; needs ``loud`` and two views.
+        views: augmented views of the images over which CLIP's loss is averaged.
+        inter: weight of the inter-modal OT objective.
+        intra: weight of the intra-modal OT objectives on second views of images and captions.
+        negatives: other rows that the contrastive OT objectives rank against.
+        form: contrastive or positive-pair OT objectives.
+        images: image augmentation.
+        texts: caption augmentation.
+    """
+
+    reassign: Literal["suspicious", "all"] = "suspicious"
+    every: int = Field(2, ge=1)
+    level: float = Field(0.25, gt=0, lt=1)
+    final_level: float = Field(0.1, gt=0, lt=1)
+    memory: float = Field(0.5, ge=0, lt=1)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    judge: Literal["halves", "plain", "augmented"] = "plain"
+    copies: Literal["one", "many"] = "one"
+    regions: float = Field(0.5, gt=0, le=1)
+    loud: float = Field(0.05, ge=0, lt=1)
+    references: int = Field(24, ge=4)
+    neighbours: int = Field(0, ge=0)
+    beta: float = Field(0.5, ge=0, le=1)
+    eps: float = Field(0.1, ge=0.005)
+    iterations: int = Field(10, ge=1)
+    backend: Backend = "torch"
+    gradient: Gradient = "detached"
+    pool: int = Field(21845, ge=1)
+    shortlist: int = Field(0, ge=0)
+    candidates: int = Field(1, ge=1)
+    weight: float = Field(0.6, ge=0)
+    bystanders: bool = True
+    transplant: float = Field(1.0, ge=0, le=1)
+    views: int = Field(2, ge=1)
+    inter: float = Field(0.5, ge=0)
+    intra: float = Field(0.0, ge=0)
+    negatives: int = Field(8, ge=1)
+    form: Form = "contrastive"
+    images: ImageAugment = "light"
+    texts: TextAugment = "eda"

@@ -1,0 +1,125 @@
+"""What speaks for a pair being sound, gathered from the model as it is; ``separation`` weighs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poisonbench.defense import Batch
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.losses import ring
+from poisonbench.defenses.otcclip.loudness import Loudness
+from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
+from poisonbench.defenses.otcclip.parts import Part, kept, restore
+from poisonbench.defenses.otcclip.regions import worst_ring
+from poisonbench.defenses.otcclip.separation import Separation, halves, standardised
+from poisonbench.pairs import ImageStore
+from poisonbench.towers import Features, Towers
+
+FEWEST = 3
+"""With so few references nothing can be standardised; such a stub of a batch is trusted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is held of b pairs.
+
+    Attributes:
+        sound: bool (b,), on the CPU: these keep their captions.
+        loud: bool (b,), on the CPU: some region outweighs the rest of the image.
+    """
+
+    sound: Tensor
+    loud: Tensor
+
+
+class Judge:
+    """Tests every pair of a batch against mismatched ones, and every image for loud regions.
+
+    Attributes:
+        separation: the evidence of all rows.
+        loudness: of all images.
+        neighbours: recent sound pairs, whose agreement may count.
+    """
+
+    def __init__(self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor) -> None:
+        """``groups`` (n,) numbers the picture of every row of ``pictures``."""
+        self.separation = Separation(groups, config.memory)
+        self.neighbours = Neighbours(config.pool, config.neighbours)
+        self.loudness = Loudness(len(groups), config.memory, config.loud)
+        self._config, self._pictures = config, pictures
+
+    @torch.no_grad()
+    def judge(
+        self, batch: Batch, towers: Towers, image: Features, own: Features, shifts: list[int]
+    ) -> Verdict:
+        """Hear what speaks for every pair of the batch, and against it.
+
+        Args:
+            batch: b rows.
+            towers: the model.
+            image: of the batch's first view.
+            own: of the batch's own captions.
+            shifts: the ring offsets of the references, 0 first.
+        """
+        rows, config = batch.rows, self._config
+        trusted, quiet = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
+        if len(shifts) <= FEWEST:
+            return Verdict(trusted, quiet)
+        looks = self._looks(batch, towers, image)
+        copies = self.separation.groups[rows]
+        judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
+        own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
+        sound = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
+        loud = self.loudness.loud(rows, looks) if config.loud else quiet
+        return Verdict(trusted if batch.progress < config.warmup else sound & ~loud, loud)
+
+    def remember(self, image: Features, own: Features, rows: Tensor) -> None:
+        """Take in sound pairs: features of c of them, and their rows (c,)."""
+        if self._config.neighbours:
+            self.neighbours.add(image.embedding, own.embedding, self.separation.groups[rows])
+
+    def _level(self, progress: float) -> float:
+        return self._config.level + progress * (self._config.final_level - self._config.level)
+
+    def _evidence(
+        self, image: Features, own: Features, shifts: list[int], copies: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
+        config = self._config
+        how = (config.eps, config.iterations, config.backend)
+        if config.regions < 1:
+            coarse, fine = worst_ring(image, own, shifts, config.regions, *how)
+        else:
+            coarse = on_ring(image.embedding, own.embedding, shifts)
+            fine = ring(image, own, shifts, *how)
+        near = self.neighbours.fits(image, own, copies, shifts, scale) if config.neighbours else []
+        parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
+        judged = [(standardised(fit, shifts), share) for fit, share in parts]
+        own_fit, decoy_fit = (sum(share * pair[side].float() for pair, share in judged) for side in (0, 1))
+        return own_fit.cpu(), decoy_fit.cpu()
+
+    def _looks(self, batch: Batch, towers: Towers, augmented: Features) -> list[Features]:
+        """What of the images is judged; the network is used as at inference, unless the training view serves."""
+        if self._config.judge == "augmented":
+            return [augmented]
+        mode, images = towers.training, self._pictures.fetch(batch.rows.numpy()).float() / 255
+        towers.eval()
+        parts = halves(images, batch.rng) if self._config.judge == "halves" else [images]
+        looks = [towers.image(part) for part in parts]
+        towers.train(mode)
+        return looks
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Evidence, loudness and neighbours as tensors."""
+        return kept(self._parts())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` gave."""
+        restore(self._parts(), state)
+
+    def _parts(self) -> dict[str, Part]:
+        return {"separation": self.separation, "loudness": self.loudness, "neighbours": self.neighbours}

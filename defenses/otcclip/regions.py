@@ -1,0 +1,50 @@
+"""How well a caption fits the part of an image that it fits worst.
+
+A backdoor's patch, once learned, fits its caption loudly wherever it is stamped; the rest of the image still does not. A sound
+caption fits most of its image. Our reconstruction of what "fine-grained" may mean for telling pairs apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from poisonbench.defenses.otcclip.matcher import Backend, plan
+from poisonbench.towers import Features
+
+
+def worst_ring(
+    image: Features,
+    text: Features,
+    shifts: Sequence[int],
+    share: float,
+    eps: float,
+    iterations: int,
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """Fits of image i with caption i + shift over the worst fitting ``share`` of its visual tokens: two (b, len(shifts)).
+
+    The first is the mean cosine of those tokens with the caption's embedding, the second their mean transported similarity.
+    """
+    used = int(text.mask.any(dim=0).nonzero().max()) + 1
+    tokens, mask = text.tokens[:, :used].float(), text.mask[:, :used]
+    visual, real = image.tokens.float(), image.mask
+    coarse, fine = [], []
+    for shift in shifts:
+        other, there = tokens.roll(-shift, 0), mask.roll(-shift, 0)
+        cost = 1 - visual @ other.transpose(-1, -2)
+        moved = plan(cost, real, there, eps, iterations, backend) * real.sum(dim=1)[:, None, None]
+        fine.append(worst((moved * (1 - cost)).sum(dim=-1), real, share))
+        near = (visual @ text.embedding.float().roll(-shift, 0).unsqueeze(-1)).squeeze(-1)
+        coarse.append(worst(near, real, share))
+    return torch.stack(coarse, dim=1), torch.stack(fine, dim=1)
+
+
+def worst(fits: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Mean of the smallest ``share`` (at least one) of the real entries of every row: (b, m), bool (b, m) to (b,)."""
+    sorted_fits = fits.masked_fill(~mask, torch.inf).sort(dim=-1).values
+    count = (share * mask.sum(dim=-1, keepdim=True)).ceil().clamp_min(1)
+    kept = torch.arange(fits.shape[-1], device=fits.device) < count
+    return sorted_fits.masked_fill(~kept, 0).sum(dim=-1) / count.squeeze(-1)
