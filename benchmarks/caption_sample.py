@@ -15,8 +15,10 @@ from ot_tokens import opened, read_by, seen_by, tier_of
 from torch import Tensor
 
 from poisonbench.errors import UserError
+from poisonbench.manifest import Manifest
 from poisonbench.pairs import Pairs, Rows, word_pattern
 from poisonbench.randomness import numpy_rng
+from poisonbench.settings import validated
 from poisonbench.towers import Features
 
 Split = Literal["train", "validation"]
@@ -62,7 +64,7 @@ def drawn(
     kinds, classes = _kinds(checkpoint), word_pattern(data.headline.classes)
     if every_image and not kinds:
         raise UserError(f"--all: the data of {checkpoint.parent.name} know no kinds; leave it out")
-    clean = np.setdiff1d(np.arange(len(data.train)), _poisoned(checkpoint, len(data.train)))
+    clean = np.setdiff1d(np.arange(len(data.train)), manifest_of(checkpoint).rows(len(data.train)))
     shown, rng = data.train if split == "train" else data.validation, numpy_rng("caption choice", split)
     usable = clean if split == "train" else np.arange(len(shown))
     usable = np.array([row for row in usable if every_image or _named(shown, row, classes)], dtype=np.int64)
@@ -86,16 +88,18 @@ def drawn(
     return Sample(seen_by(towers, shown, rows), read_by(towers, texts), own, right)
 
 
-def _poisoned(checkpoint: Path, clean_rows: int) -> Rows:
-    from poisonbench.manifest import Manifest
-    from poisonbench.settings import validated
+def manifest_of(checkpoint: Path) -> Manifest:
+    """What the attack did to the data of a finished cell.
 
+    Raises:
+        UserError: when the manifest is missing or is none.
+    """
     path = checkpoint.with_name("manifest.json")
     if not path.is_file():
         raise UserError(
             f"{path}: the cell's manifest is missing, which says what rows are clean; run its cell again"
         )
-    return validated(Manifest, json.loads(path.read_text(encoding="utf-8")), str(path)).rows(clean_rows)
+    return validated(Manifest, json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 def _other_pictures(pairs: Pairs, clean: Rows, rows: Rows) -> Rows:

@@ -1,0 +1,138 @@
+"""What tells poisons from clean pairs in a finished cell's model: ``python benchmarks/separability.py MODEL.safetensors ...``.
+
+Each measure of fit is compared with that of decoys, as OTCCLIP's test does: at a level, what share of the clean pairs
+passes, and what share of the poisons? Loudness needs no decoys: what share of the poisons is no louder than all but a share of
+the clean images?
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from caption_sample import manifest_of
+from ot_tokens import opened, read_by, seen_by
+from torch import Tensor
+
+from poisonbench.defenses.otcclip.losses import ring
+from poisonbench.defenses.otcclip.loudness import even
+from poisonbench.defenses.otcclip.neighbours import on_ring
+from poisonbench.defenses.otcclip.regions import worst_ring
+from poisonbench.defenses.otcclip.separation import standardised
+from poisonbench.errors import UserError
+from poisonbench.randomness import numpy_rng, torch_rng
+from poisonbench.towers import Features
+
+BATCH, REFERENCES = 64, 24
+PLANS = (0.1, 10, "torch")
+LEVELS = (0.05, 0.1, 0.25)
+
+
+@dataclass(frozen=True)
+class Passing:
+    """What passes a test.
+
+    Attributes:
+        cell: the folder of the model.
+        measure: what is tested.
+        level: share of the decoys that pass; for loudness, of the clean images that are too loud.
+        clean: share of the clean pairs that pass.
+        poisons: share of the poisons that pass.
+    """
+
+    cell: str
+    measure: str
+    level: float
+    clean: float
+    poisons: float
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--clean", default=2048, show_default=True, help="Clean rows that are looked at.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a table.")
+def main(checkpoints: tuple[Path, ...], clean: int, device: str, as_json: bool) -> None:
+    """Pass rates of clean pairs and poisons under every measure."""
+    if not as_json:
+        click.echo("| cell | measure | level | clean pairs pass | poisons pass |\n|---|---|---|---|---|")
+    for checkpoint in checkpoints:
+        try:
+            found = list(measured(checkpoint, clean, device))
+        except UserError as error:
+            raise click.UsageError(str(error)) from None
+        for one in found:
+            click.echo(
+                json.dumps(asdict(one))
+                if as_json
+                else f"| {one.cell} | {one.measure} | {one.level:g} | {one.clean:.2f} | {one.poisons:.2f} |"
+            )
+
+
+def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
+    """All measures at all levels for one finished cell.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read or that was trained without poisons.
+    """
+    data, towers = opened(checkpoint, device)
+    manifest = manifest_of(checkpoint)
+    pairs, poisons = manifest.apply(data.train, data.targets), manifest.rows(len(data.train))
+    if not len(poisons):
+        raise UserError(f"{checkpoint}: this cell has no poisons to tell from clean pairs")
+    rng = numpy_rng("separability")
+    others = np.setdiff1d(np.arange(len(pairs)), poisons)
+    rows = rng.permutation(np.concatenate([poisons, rng.permutation(others)[:clean]]))
+    rows, cell = rows[: len(rows) // BATCH * BATCH], checkpoint.parent.name
+    image = seen_by(towers, pairs, rows)
+    text = read_by(towers, [pairs.captions[row][0] for row in rows])
+    bad = torch.from_numpy(np.isin(rows, poisons))
+    for measure, (own, decoy) in judged(image, text).items():
+        for level in LEVELS:
+            passes = own > torch.quantile(decoy, 1 - level)
+            yield Passing(cell, measure, level, *shares(passes, bad))
+    uneven = 1 - (even(image) * image.embedding.float()).sum(dim=1).cpu()
+    for level in LEVELS:
+        passes = uneven <= torch.quantile(uneven[~bad], 1 - level)
+        yield Passing(cell, "not loud", level, *shares(passes, bad))
+
+
+def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
+    """Standardised fits of own pairs and decoys by measure, in batches as in training."""
+    draw = torch.randperm(BATCH - 1, generator=torch_rng("separability"))[:REFERENCES] + 1
+    shifts = [0, *draw.tolist()]
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for at in range(0, len(image.embedding), BATCH):
+        some, own = (part_of(side, slice(at, at + BATCH)) for side in (image, text))
+        near, fine = worst_ring(some, own, shifts, 0.5, *PLANS)
+        fits = {
+            "global cosine": on_ring(some.embedding, own.embedding, shifts),
+            "transport": ring(some, own, shifts, *PLANS),
+            "cosine over the worst half": near,
+            "transport over the worst half": fine,
+        }
+        for measure, fit in fits.items():
+            found.setdefault(measure, []).append(standardised(fit.cpu(), shifts))
+    return {
+        name: (torch.cat([own for own, _ in parts]), torch.cat([decoy for _, decoy in parts]))
+        for name, parts in found.items()
+    }
+
+
+def part_of(features: Features, rows: slice) -> Features:
+    """Some rows of features."""
+    return Features(features.embedding[rows], features.tokens[rows], features.mask[rows])
+
+
+def shares(passes: Tensor, bad: Tensor) -> tuple[float, float]:
+    """The shares of clean rows and of poisons that pass."""
+    return float(passes[~bad].float().mean()), float(passes[bad].float().mean())
+
+
+if __name__ == "__main__":
+    main()
