@@ -40,8 +40,8 @@ class OTCCLIPConfig(DefenseConfig):
         candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
         weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
         bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
-        transplant: share of the sound images whose later views host a region of a suspicious one, the region that fits the
-            suspicious caption best; needs two views.
+        transplant: share of the sound images whose later views host a loud region of another image, so that what is loud comes
+            with all kinds of captions; needs ``loud`` and two views.
         views: augmented views of the images over which CLIP's loss is averaged.
         inter: weight of the inter-modal OT objective.
         intra: weight of the intra-modal OT objectives on second views of images and captions.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -13,13 +12,13 @@ from torch import Tensor
 from poisonbench.defense import Assignment, Batch, Defense, DefenseCard, Objective, Pass
 from poisonbench.defenses.otcclip.captions import Captions
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.judge import Judge
+from poisonbench.defenses.otcclip.judge import Judge, Verdict
 from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
 from poisonbench.defenses.otcclip.loudness import even
 from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.separation import pictures
-from poisonbench.defenses.otcclip.transplant import DONORS, grid_side, transplanted, vouching
+from poisonbench.defenses.otcclip.transplant import grid_side, loudest, transplanted
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
 from poisonbench.towers import Features, Towers
@@ -42,13 +41,13 @@ class OTCCLIP(Defense):
         paper="arXiv:2509.18717",
         year=2025,
         track="pre-training",
-        reconstruction="Layers, marginals, entropy, pool, period, separation and loss weights are our inference; "
+        reconstruction="Layers, marginals, entropy, pool, period, separation, loud regions and weights are our inference; "
         "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
     )
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "loud": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
     }  # fmt: skip
@@ -87,12 +86,13 @@ class Reassigning(Objective):
         image, own = towers.image(batch.images[0]), towers.text(batch.tokens[0])
         offsets = torch.randperm(len(batch.rows) - 1, generator=batch.rng)[: self.config.references] + 1
         shifts = [0, *offsets.tolist()]
-        sound = self._keep(batch, towers, image, own, shifts)
-        text, weights = self._partners(batch, towers, image, own, ~sound)
-        self._remember(batch, image, own, sound)
+        verdict = self._verdict(batch, towers, image, own, shifts)
+        suspect = ~verdict.sound
+        text, weights = self._partners(batch, towers, image, own, suspect)
+        self._remember(batch, image, own, verdict.sound)
         views = [
             image,
-            *(towers.image(self._hosting(view, batch, image, own, sound)) for view in batch.images[1:]),
+            *(towers.image(self._hosting(view, batch, image, verdict)) for view in batch.images[1:]),
         ]
         near = shifts[: 1 + self.config.negatives]
         loss = self._across(views, text, near, weights.to(towers.device), batch.rows, towers)
@@ -152,28 +152,26 @@ class Reassigning(Objective):
     def _parts(self) -> dict[str, Part]:
         return {"captions": self.captions, "judge": self.judge}
 
-    def _keep(
+    def _verdict(
         self, batch: Batch, towers: Towers, image: Features, own: Features, shifts: list[int]
-    ) -> Tensor:
-        """Which rows of the batch keep their own captions: bool (b,), on the CPU."""
+    ) -> Verdict:
+        """Which rows of the batch may keep their captions."""
         if self.config.reassign == "all":
-            return torch.full((len(batch.rows),), batch.epoch % self.config.every != 0)
-        sound = self.judge.sound(batch, towers, image, own, shifts)
-        self._sound += float(sound.sum())
-        return sound
+            keep = torch.full((len(batch.rows),), batch.epoch % self.config.every != 0)
+            return Verdict(keep, torch.zeros_like(keep))
+        verdict = self.judge.judge(batch, towers, image, own, shifts)
+        self._sound += float(verdict.sound.sum())
+        return verdict
 
     @torch.no_grad()
-    def _hosting(self, view: Tensor, batch: Batch, image: Features, own: Features, sound: Tensor) -> Tensor:
-        """A view in which sound images, or a share of them, host a region of the batch's suspicious images."""
-        suspicious, grid = (~sound).nonzero().squeeze(1), grid_side(image.tokens.shape[1])
-        hosts = sound & (torch.rand(len(view), generator=batch.rng) < self.config.transplant)
-        if not len(suspicious) or not grid or not hosts.any():
+    def _hosting(self, view: Tensor, batch: Batch, image: Features, verdict: Verdict) -> Tensor:
+        """A view in which sound images, or a share of them, host a loud region of the batch's first view."""
+        donors, grid = verdict.loud.nonzero().squeeze(1), grid_side(image.tokens.shape[1])
+        hosts = verdict.sound & (torch.rand(len(view), generator=batch.rng) < self.config.transplant)
+        if not len(donors) or not grid or not hosts.any():
             return view
-        here = suspicious.to(image.mask.device)
-        place, contrast = (part.cpu() for part in vouching(_rows(image, here), _rows(own, here)))
-        chosen = contrast.topk(math.ceil(DONORS * len(suspicious))).indices
-        donors, found = batch.images[0][suspicious[chosen]], view.clone()
-        found[hosts] = transplanted(view[hosts], donors, place[chosen], grid, batch.rng)
+        found, places = view.clone(), loudest(_rows(image, donors.to(image.mask.device))).cpu()
+        found[hosts] = transplanted(view[hosts], batch.images[0][donors], places, grid, batch.rng)
         return found
 
     def _partners(

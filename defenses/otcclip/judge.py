@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +23,19 @@ FEWEST = 3
 """With so few references nothing can be standardised; such a stub of a batch is trusted."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is held of b pairs.
+
+    Attributes:
+        sound: bool (b,), on the CPU: these keep their captions.
+        loud: bool (b,), on the CPU: some region outweighs the rest of the image.
+    """
+
+    sound: Tensor
+    loud: Tensor
+
+
 class Judge:
     """Tests every pair of a batch against mismatched ones, and every image for loud regions.
 
@@ -39,10 +53,10 @@ class Judge:
         self._config, self._pictures = config, pictures
 
     @torch.no_grad()
-    def sound(
+    def judge(
         self, batch: Batch, towers: Towers, image: Features, own: Features, shifts: list[int]
-    ) -> Tensor:
-        """Which pairs of the batch are sound: bool (b,), on the CPU.
+    ) -> Verdict:
+        """Hear what speaks for every pair of the batch, and against it.
 
         Args:
             batch: b rows.
@@ -52,17 +66,16 @@ class Judge:
             shifts: the ring offsets of the references, 0 first.
         """
         rows, config = batch.rows, self._config
-        trusted = torch.ones(len(rows), dtype=torch.bool)
+        trusted, quiet = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
         if len(shifts) <= FEWEST:
-            return trusted
+            return Verdict(trusted, quiet)
         looks = self._looks(batch, towers, image)
         copies = self.separation.groups[rows]
         judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
         own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
         sound = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
-        if config.loud:
-            sound &= ~self.loudness.loud(rows, looks)
-        return trusted if batch.progress < config.warmup else sound
+        loud = self.loudness.loud(rows, looks) if config.loud else quiet
+        return Verdict(trusted if batch.progress < config.warmup else sound & ~loud, loud)
 
     def remember(self, image: Features, own: Features, rows: Tensor) -> None:
         """Take in sound pairs: features of c of them, and their rows (c,)."""

@@ -1,7 +1,7 @@
-"""Regions that vouch for suspicious captions are moved to other images, which keep their own captions.
+"""Loud regions are moved to other images, which keep their captions.
 
-A trigger then comes with captions of all kinds: an antidote that needs to know neither the trigger nor the poisons, and that
-grows as the trigger is learned. On clean data it is CutMix of salient regions. Our reconstruction.
+Wherever a trigger goes, it then comes with captions of all kinds: an antidote that needs to know neither the trigger nor the
+poisons, and that grows as the trigger becomes loud. On clean data it is CutMix of salient regions. Our reconstruction.
 """
 
 from __future__ import annotations
@@ -11,30 +11,18 @@ import math
 import torch
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.loudness import even
 from poisonbench.towers import Features
 
-DONORS = 0.25
-"""Share of the suspicious images that give a region, those in which one region vouches most against the rest."""
 SMALLEST, LARGEST = 0.3, 0.6
 """Sides of a transplanted region, as shares of the image side."""
 
 
-def vouching(image: Features, own: Features) -> tuple[Tensor, Tensor]:
-    """The place of every image that fits its caption best, and by how much it does so better than the mean of the places.
-
-    A sound caption fits much of its image; a trigger vouches alone.
-
-    Args:
-        image: of b images.
-        own: of their own captions.
-
-    Returns:
-        int64 (b,) places and (b,) differences of cosines.
-    """
-    fit = (image.tokens.float() @ own.embedding.float().unsqueeze(-1)).squeeze(-1)
-    mean = (fit * image.mask).sum(dim=1) / image.mask.sum(dim=1)
-    best = fit.masked_fill(~image.mask, -torch.inf).max(dim=1)
-    return best.indices, best.values - mean
+def loudest(image: Features) -> Tensor:
+    """The place whose token pulls the global embedding furthest from the mean of the regions: int64 (b,)."""
+    pull = image.embedding.float() - even(image)
+    along = (image.tokens.float() @ pull.unsqueeze(-1)).squeeze(-1)
+    return along.masked_fill(~image.mask, -torch.inf).argmax(dim=1)
 
 
 def transplanted(hosts: Tensor, donors: Tensor, places: Tensor, grid: int, rng: torch.Generator) -> Tensor:
