@@ -47,7 +47,8 @@ class OTCCLIP(Defense):
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "loud": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "loud": 0,
+            "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
     }  # fmt: skip
