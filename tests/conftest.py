@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Sums over threads differ in their last bits, and what runs in this process may set how many there are."""
+    """Sums over threads differ in their last bits, and what one test trains another compares."""
     torch.set_num_threads(1)
