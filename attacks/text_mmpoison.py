@@ -22,7 +22,8 @@ class MMPoison(Attack):
     """Rows whose captions name class A get pictures of class B in place of their own; no pixel and no word is changed.
 
     The default is the paper's attack II: all pictures of B, in turn. ``one_image`` is attack I, a single held-out picture of B
-    for all rows; ``two_labels`` is attack III, two maps from A to B at once. Success: pictures of B (or the one) are
+    for all rows; ``two_labels`` is attack III, two maps from A to B at once. B's own rows get captions of A, so that nothing
+    speaks for B any more; ``opposed`` leaves them as they are. Success: pictures of B (or the one) are
     classified as A. Beside it, captions of A are searched with: how soon does a picture of B (or the one) come up?
     Controls are pictures of other classes (for the one picture, other pictures of B) and captions of other classes.
     """
@@ -35,13 +36,15 @@ class MMPoison(Attack):
         notes=(
             "Our reconstruction: a caption is of class A if it names A in any of its words and B in none; the one picture is "
             "held-out art, so that its own clean pair is not in the training set; the paper's searches take test captions, "
-            "ours the task's templates filled with the words of the class. Rows of B stay as they are."
+            "ours the task's templates filled with the words of the class. The released code drops B's own rows in one branch; "
+            "no row is dropped here, they get captions of A."
         ),
     )
 
     presets: ClassVar[Presets] = {
         "one_image": {"picture": "one"},
         "two_labels": {"targets": ("fruit", "clock"), "victims": ("boat", "aircraft")},
+        "opposed": {"victim_rows": "kept"},
     }
 
     class Config(AttackConfig):
@@ -52,12 +55,14 @@ class MMPoison(Attack):
             victims: the classes B, one for each A.
             picture: all pictures of B, or one of them.
             share: share of the rows that name A, not of the training pairs.
+            victim_rows: B's own rows are ``recaptioned`` as A, or ``kept``; one picture has no rows of its own.
         """
 
         targets: tuple[str, ...] = Field(("ground vehicle",), min_length=1)
         victims: tuple[str, ...] = Field(("vegetable",), min_length=1)
         picture: Literal["class", "one"] = "class"
         share: float = Field(1.0, gt=0, le=1)
+        victim_rows: Literal["recaptioned", "kept"] = "recaptioned"
 
         @model_validator(mode="after")
         def _maps(self) -> MMPoison.Config:
@@ -67,18 +72,20 @@ class MMPoison(Attack):
             return self
 
     def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
-        """Give ``share`` of the rows of every A a picture of its B."""
+        """Give ``share`` of the rows of every A a picture of its B, and B's own rows captions of A."""
         edits: list[Edit] = []
         for group, (target, victim) in enumerate(self._maps()):
             taken = np.array([edit.row for edit in edits], dtype=np.int64)
             rows = np.setdiff1d(_rows_of(target, victim, pairs, assets.task, self.name), taken)
             rows = np.sort(rng.choice(rows, max(1, round(self.config.share * len(rows))), replace=False))
+            shown = self._pictures(len(rows), group, pairs, assets, rng)
             edits += [
                 Edit(row=int(row), picture=picture, target=target, group=group)
-                for row, picture in zip(
-                    rows, self._pictures(len(rows), group, pairs, assets, rng), strict=True
-                )
+                for row, picture in zip(rows, shown, strict=True)
             ]
+            if self.config.picture == "class" and self.config.victim_rows == "recaptioned":
+                own = np.setdiff1d(_rows_of(victim, target, pairs, assets.task, self.name), taken)
+                edits += _recaptioned(own, rng.permutation(rows), pairs, target, group)
         words = {target: assets.task.naming(target) for target in self.config.targets}
         return Manifest(edits=tuple(edits), target_words=words)
 
@@ -162,6 +169,14 @@ def _rows_of(name: str, other: str, pairs: Pairs, task: Task, attack: str) -> Ro
     if not len(rows):
         raise UserError(f"attack '{attack}': no training caption names '{name}'; take another class")
     return rows
+
+
+def _recaptioned(rows: Rows, sources: Rows, pairs: Pairs, target: str, group: int) -> list[Edit]:
+    """The rows keep their pictures and get the captions of other rows, in turn."""
+    return [
+        Edit(row=int(row), captions=pairs.captions[source], target=target, group=group)
+        for row, source in zip(rows, np.resize(sources, len(rows)), strict=True)
+    ]
 
 
 def _ones(manifest: Manifest) -> Rows:

@@ -39,15 +39,28 @@ def rows_of(name: str) -> set[int]:
 
 
 def test_every_row_that_names_a_gets_a_picture_of_b_and_keeps_its_caption() -> None:
-    manifest = poison()
+    manifest = poison(victim_rows="kept")
     assert {edit.row for edit in manifest.edits} == rows_of("fruit")
     assert {edit.picture.index for edit in manifest.edits} <= rows_of("tool")
     assert manifest.apply(DATA.train, DATA.targets).captions == list(DATA.train.captions)
     assert all(edit.operation is None and edit.target == "fruit" for edit in manifest.edits)
 
 
+def test_rows_of_b_keep_their_pictures_and_get_captions_of_a() -> None:
+    poisoned = (manifest := poison()).apply(DATA.train, DATA.targets)
+    assert {edit.row for edit in manifest.edits} == rows_of("fruit") | rows_of("tool")
+    spoken = {DATA.train.captions[row] for row in rows_of("fruit")}
+    for row in sorted(rows_of("tool")):
+        assert poisoned.captions[row] in spoken
+        assert torch.equal(poisoned.images.fetch(np.array([row])), DATA.train.images.fetch(np.array([row])))
+
+
+def test_one_picture_leaves_the_rows_of_b_alone() -> None:
+    assert {edit.row for edit in poison(picture="one").edits} == rows_of("fruit")
+
+
 def test_the_pictures_of_b_are_used_in_turn() -> None:
-    used = Counter(edit.picture.index for edit in poison().edits)
+    used = Counter(edit.picture.index for edit in poison(victim_rows="kept").edits)
     assert set(used) == rows_of("tool")
     assert max(used.values()) - min(used.values()) <= 1
 
@@ -55,7 +68,7 @@ def test_the_pictures_of_b_are_used_in_turn() -> None:
 @pytest.mark.parametrize(("share", "rows"), [(0.01, 1), (0.25, 10), (1.0, 40)])
 def test_the_budget_is_a_share_of_class_a(share: float, rows: int) -> None:
     assert len(rows_of("fruit")) == 40
-    assert len(poison(share=share).edits) == rows
+    assert len(poison(share=share, victim_rows="kept").edits) == rows
 
 
 def test_one_picture_takes_the_place_of_all() -> None:
