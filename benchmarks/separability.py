@@ -1,8 +1,8 @@
 """What tells poisons from clean pairs in a finished cell's model: ``python benchmarks/separability.py MODEL.safetensors ...``.
 
 Each measure of fit is compared with that of decoys, as OTCCLIP's test does: at a level, what share of the clean pairs
-passes, and what share of the poisons? Loudness needs no decoys: what share of the poisons is no louder than all but a share of
-the clean images?
+passes, and what share of the poisons? Recurrence is compared with that of clean images whose pairs fit: what share of the
+poisons has no region that recurs more than the regions of all but a share of those?
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ot_tokens import opened, read_by, seen_by
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.losses import ring
-from poisonbench.defenses.otcclip.loudness import even
 from poisonbench.defenses.otcclip.neighbours import on_ring
+from poisonbench.defenses.otcclip.recurrence import Recurrence
 from poisonbench.defenses.otcclip.regions import worst_ring
 from poisonbench.defenses.otcclip.separation import standardised
 from poisonbench.errors import UserError
@@ -31,6 +31,9 @@ from poisonbench.towers import Features
 BATCH, REFERENCES = 64, 24
 PLANS = (0.1, 10, "torch")
 LEVELS = (0.05, 0.1, 0.25)
+SHARES = (0.02, 0.05, 0.1)
+SOUND = 0.1
+"""Level of the pairs that recurrence takes for sound."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Passing:
     Attributes:
         cell: the folder of the model.
         measure: what is tested.
-        level: share of the decoys that pass; for loudness, of the clean images that are too loud.
+        level: share of the decoys that pass; for recurrence, of the sound clean images that recur.
         clean: share of the clean pairs that pass.
         poisons: share of the poisons that pass.
     """
@@ -92,14 +95,16 @@ def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
     image = seen_by(towers, pairs, rows)
     text = read_by(towers, [pairs.captions[row][0] for row in rows])
     bad = torch.from_numpy(np.isin(rows, poisons))
-    for measure, (own, decoy) in judged(image, text).items():
+    fits = judged(image, text)
+    for measure, (own, decoy) in fits.items():
         for level in LEVELS:
             passes = own > torch.quantile(decoy, 1 - level)
             yield Passing(cell, measure, level, *shares(passes, bad))
-    uneven = 1 - (even(image) * image.embedding.float()).sum(dim=1).cpu()
-    for level in LEVELS:
-        passes = uneven <= torch.quantile(uneven[~bad], 1 - level)
-        yield Passing(cell, "not loud", level, *shares(passes, bad))
+    scores, sound = recurrence(image, fits)
+    for share in SHARES:
+        passes = scores <= torch.quantile(scores[sound & ~bad], 1 - share)
+        yield Passing(cell, "not recurring", share, *shares(passes, bad))
+        yield Passing(cell, "not recurring, of sound pairs", share, *shares(passes[sound], bad[sound]))
 
 
 def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
@@ -122,6 +127,23 @@ def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
         name: (torch.cat([own for own, _ in parts]), torch.cat([decoy for _, decoy in parts]))
         for name, parts in found.items()
     }
+
+
+def recurrence(image: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """How much the regions of every image recur among ill-fitting pairs, and whose pairs fit: (n,) and bool (n,)."""
+    own, decoy = (
+        sum((fits[f"{kind} over the worst half"][side] for kind in ("cosine", "transport")), torch.zeros(()))
+        for side in (0, 1)
+    )
+    unfit, sound = own <= decoy.median(), own > torch.quantile(decoy, 1 - SOUND)
+    rows = torch.arange(len(own))
+    found = Recurrence(rows, memory=0.0, share=min(SHARES))
+    for _ in range(2):
+        for some in rows.split(BATCH):
+            look = part_of(image, slice(int(some[0]), int(some[-1]) + 1))
+            found.recurring(some, [look], sound[some])
+            found.add(some, look, unfit[some], sound[some])
+    return found.scores.mean, sound
 
 
 def part_of(features: Features, rows: slice) -> Features:

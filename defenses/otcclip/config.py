@@ -24,10 +24,10 @@ class OTCCLIPConfig(DefenseConfig):
         judge: test the pairs on both halves of the image, either of which must fit (a local trigger is in one of them; two
             more forward passes), on the plain image (one), or on the augmented view (none).
         copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
-        regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that a loud region cannot vouch
-            for the rest; 1 tests the whole image.
-        loud: share of the images that are suspicious whatever their caption, those whose global embedding agrees least with the
-            mean of their regions; new captions are then searched with that mean. 0 trusts the global embedding.
+        regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that one region cannot vouch
+            for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
+        recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
+            ill-fitting pairs; 0 looks for none.
         references: mismatched captions per image in the test of soundness.
         neighbours: similar sound pairs whose agreement counts in the test, as much as the own fit; 0 asks none.
         beta: weight of the global cosine beside the OT similarity, in tests and matching.
@@ -40,8 +40,8 @@ class OTCCLIPConfig(DefenseConfig):
         candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
         weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
         bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
-        transplant: share of the sound images whose later views host a loud region of another image, so that what is loud comes
-            with all kinds of captions; needs ``loud`` and two views.
+        transplant: share of the sound images whose later views host a recurring region of another image, so that what recurs
+            comes with all kinds of captions; needs ``recurring`` and two views.
         views: augmented views of the images over which CLIP's loss is averaged.
         inter: weight of the inter-modal OT objective.
         intra: weight of the intra-modal OT objectives on second views of images and captions.
@@ -60,7 +60,7 @@ class OTCCLIPConfig(DefenseConfig):
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
-    loud: float = Field(0.05, ge=0, lt=1)
+    recurring: float = Field(0.03, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)
     beta: float = Field(0.5, ge=0, le=1)

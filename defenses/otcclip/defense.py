@@ -14,11 +14,11 @@ from poisonbench.defenses.otcclip.captions import Captions
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.judge import Judge, Verdict
 from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
-from poisonbench.defenses.otcclip.loudness import even
 from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
+from poisonbench.defenses.otcclip.regions import even
 from poisonbench.defenses.otcclip.separation import pictures
-from poisonbench.defenses.otcclip.transplant import grid_side, loudest, transplanted
+from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
 from poisonbench.towers import Features, Towers
@@ -41,13 +41,13 @@ class OTCCLIP(Defense):
         paper="arXiv:2509.18717",
         year=2025,
         track="pre-training",
-        reconstruction="Layers, marginals, entropy, pool, period, separation, loud regions and weights are our inference; "
+        reconstruction="Layers, marginals, entropy, pool, period, separation, recurring regions and weights are our inference; "
         "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
     )
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "loud": 0,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "regions": 1, "recurring": 0,
             "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
@@ -166,12 +166,13 @@ class Reassigning(Objective):
 
     @torch.no_grad()
     def _hosting(self, view: Tensor, batch: Batch, image: Features, verdict: Verdict) -> Tensor:
-        """A view in which sound images, or a share of them, host a loud region of the batch's first view."""
-        donors, grid = verdict.loud.nonzero().squeeze(1), grid_side(image.tokens.shape[1])
+        """A view in which sound images, or a share of them, host a recurring region of the batch's first view."""
+        donors, grid = verdict.recurring.nonzero().squeeze(1), grid_side(image.tokens.shape[1])
         hosts = verdict.sound & (torch.rand(len(view), generator=batch.rng) < self.config.transplant)
         if not len(donors) or not grid or not hosts.any():
             return view
-        found, places = view.clone(), loudest(_rows(image, donors.to(image.mask.device))).cpu()
+        donor = _rows(image, donors.to(image.mask.device))
+        found, places = view.clone(), self.judge.recurrence.place(batch.rows[donors], donor).cpu()
         found[hosts] = transplanted(view[hosts], batch.images[0][donors], places, grid, batch.rng)
         return found
 
@@ -195,7 +196,7 @@ class Reassigning(Objective):
         at = suspect.nonzero().squeeze(1)
         here = at.to(image.embedding.device)
         asking = _rows(image, here)
-        if self.config.loud:
+        if self.config.regions < 1:
             asking = replace(asking, embedding=even(asking))
         found = self.captions.best(asking, self.config.candidates)
         self.partner[batch.rows[at]] = found.row[:, 0].cpu()

@@ -11,9 +11,9 @@ from torch import Tensor
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.losses import ring
-from poisonbench.defenses.otcclip.loudness import Loudness
 from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
+from poisonbench.defenses.otcclip.recurrence import Recurrence
 from poisonbench.defenses.otcclip.regions import worst_ring
 from poisonbench.defenses.otcclip.separation import Separation, halves, standardised
 from poisonbench.pairs import ImageStore
@@ -29,19 +29,19 @@ class Verdict:
 
     Attributes:
         sound: bool (b,), on the CPU: these keep their captions.
-        loud: bool (b,), on the CPU: some region outweighs the rest of the image.
+        recurring: bool (b,), on the CPU: some region recurs among pairs that do not fit.
     """
 
     sound: Tensor
-    loud: Tensor
+    recurring: Tensor
 
 
 class Judge:
-    """Tests every pair of a batch against mismatched ones, and every image for loud regions.
+    """Tests every pair of a batch against mismatched ones, and every image for regions that recur among the ill-fitting.
 
     Attributes:
         separation: the evidence of all rows.
-        loudness: of all images.
+        recurrence: of all images.
         neighbours: recent sound pairs, whose agreement may count.
     """
 
@@ -49,7 +49,7 @@ class Judge:
         """``groups`` (n,) numbers the picture of every row of ``pictures``."""
         self.separation = Separation(groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
-        self.loudness = Loudness(len(groups), config.memory, config.loud)
+        self.recurrence = Recurrence(groups, config.memory, config.recurring)
         self._config, self._pictures = config, pictures
 
     @torch.no_grad()
@@ -66,16 +66,19 @@ class Judge:
             shifts: the ring offsets of the references, 0 first.
         """
         rows, config = batch.rows, self._config
-        trusted, quiet = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
+        trusted = torch.ones(len(rows), dtype=torch.bool)
         if len(shifts) <= FEWEST:
-            return Verdict(trusted, quiet)
+            return Verdict(trusted, ~trusted)
         looks = self._looks(batch, towers, image)
         copies = self.separation.groups[rows]
         judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
         own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
-        sound = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
-        loud = self.loudness.loud(rows, looks) if config.loud else quiet
-        return Verdict(trusted if batch.progress < config.warmup else sound & ~loud, loud)
+        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
+        recurring = ~trusted
+        if config.recurring:
+            recurring = self.recurrence.recurring(rows, looks, sound)
+            self.recurrence.add(rows, looks[0], unfit, sound & ~recurring)
+        return Verdict(trusted if batch.progress < config.warmup else sound & ~recurring, recurring)
 
     def remember(self, image: Features, own: Features, rows: Tensor) -> None:
         """Take in sound pairs: features of c of them, and their rows (c,)."""
@@ -114,7 +117,7 @@ class Judge:
         return looks
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Evidence, loudness and neighbours as tensors."""
+        """Evidence, recurrence and neighbours as tensors."""
         return kept(self._parts())
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -122,4 +125,4 @@ class Judge:
         restore(self._parts(), state)
 
     def _parts(self) -> dict[str, Part]:
-        return {"separation": self.separation, "loudness": self.loudness, "neighbours": self.neighbours}
+        return {"separation": self.separation, "recurrence": self.recurrence, "neighbours": self.neighbours}

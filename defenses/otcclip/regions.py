@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.matcher import Backend, plan
@@ -48,3 +49,8 @@ def worst(fits: Tensor, mask: Tensor, share: float) -> Tensor:
     count = (share * mask.sum(dim=-1, keepdim=True)).ceil().clamp_min(1)
     kept = torch.arange(fits.shape[-1], device=fits.device) < count
     return sorted_fits.masked_fill(~kept, 0).sum(dim=-1) / count.squeeze(-1)
+
+
+def even(features: Features) -> Tensor:
+    """The direction of the mean of the real unit tokens, in which every region counts the same: (b, d)."""
+    return F.normalize((features.tokens.float() * features.mask.unsqueeze(-1)).sum(dim=1), dim=1)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.parts import kept, restore
+from poisonbench.defenses.otcclip.running import Running
 from poisonbench.pairs import ImageStore
 
 RECENT = 4096
@@ -64,21 +66,19 @@ class Separation:
     """Evidence for the soundness of every row, kept over the epochs.
 
     Attributes:
-        evidence: (n,) standardised fit of every row's own caption, a running mean over epochs.
+        evidence: standardised fit of every row's own caption, a running mean.
         groups: int64 (n,) the picture of every row.
-        seen: (n,) whether a row has evidence yet.
     """
 
     def __init__(self, groups: Tensor, memory: float) -> None:
         """``groups`` (n,) numbers the picture of every row, ``memory`` is how much of a row's earlier evidence is kept."""
-        self.memory, self.groups = memory, groups
-        self.evidence, self.seen = torch.zeros(len(groups)), torch.zeros(len(groups), dtype=torch.bool)
+        self.groups, self.evidence = groups, Running(len(groups), memory)
         self._size = torch.bincount(groups)
         self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
         self._decoys = torch.zeros(0)
 
-    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> Tensor:
-        """Weigh the evidence of a batch and say which pairs are sound.
+    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Weigh the evidence of a batch and say which pairs are sound, and which fit no better than a typical decoy.
 
         Args:
             rows: int64 (b,).
@@ -87,27 +87,26 @@ class Separation:
             level: share of decoys that may pass.
 
         Returns:
-            bool (b,).
+            Two bool (b,).
         """
-        kept = torch.where(self.seen[rows], self.memory, 0.0)
-        self.evidence[rows] = kept * self.evidence[rows] + (1 - kept) * own
-        self.seen[rows] = True
+        self.evidence.update(rows, own)
         # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
         self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
         groups = self.groups[rows]
-        return self._pooled(groups) > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
+        weight = self._pooled(groups)
+        sound = weight > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
+        return sound, weight <= self._decoys.median()
 
     def _pooled(self, groups: Tensor) -> Tensor:
         """Mean evidence over the rows of each picture that were looked at."""
         members = [self._rows_of[group] for group in groups.tolist()]
-        return torch.stack([self.evidence[rows[self.seen[rows]]].mean() for rows in members])
+        return torch.stack([self.evidence.mean[rows[self.evidence.seen[rows]]].mean() for rows in members])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Evidence and decoys as tensors."""
-        return {"evidence": self.evidence.clone(), "seen": self.seen.clone(), "decoys": self._decoys.clone()}
+        return {**kept({"evidence": self.evidence}), "decoys": self._decoys.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.evidence, self.seen, self._decoys = (
-            state[key].clone() for key in ("evidence", "seen", "decoys")
-        )
+        restore({"evidence": self.evidence}, state)
+        self._decoys = state["decoys"].clone()

@@ -1,7 +1,7 @@
-"""Loud regions are moved to other images, which keep their captions.
+"""Recurring regions are moved to other images, which keep their captions.
 
 Wherever a trigger goes, it then comes with captions of all kinds: an antidote that needs to know neither the trigger nor the
-poisons, and that grows as the trigger becomes loud. On clean data it is CutMix of salient regions. Our reconstruction.
+poisons. On clean data it is CutMix. Our reconstruction.
 """
 
 from __future__ import annotations
@@ -11,18 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.loudness import even
-from poisonbench.towers import Features
-
 SMALLEST, LARGEST = 0.3, 0.6
 """Sides of a transplanted region, as shares of the image side."""
-
-
-def loudest(image: Features) -> Tensor:
-    """The place whose token pulls the global embedding furthest from the mean of the regions: int64 (b,)."""
-    pull = image.embedding.float() - even(image)
-    along = (image.tokens.float() @ pull.unsqueeze(-1)).squeeze(-1)
-    return along.masked_fill(~image.mask, -torch.inf).argmax(dim=1)
 
 
 def transplanted(hosts: Tensor, donors: Tensor, places: Tensor, grid: int, rng: torch.Generator) -> Tensor:

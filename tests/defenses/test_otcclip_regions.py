@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.losses import ring
-from poisonbench.defenses.otcclip.regions import worst, worst_ring
+from poisonbench.defenses.otcclip.regions import even, worst, worst_ring
 from poisonbench.towers import Features
 
 PLANS = (0.1, 20, "torch")
@@ -79,3 +79,14 @@ def test_a_loud_patch_vouches_for_the_whole_image_but_not_for_its_worst_half() -
     risen = [(fits["stamped"] - fits["clean"]).mean(dim=1) for fits in (whole, half)]
     assert (risen[0] > 0.02).all()
     assert (risen[1] < risen[0] / 4).all()
+
+
+def test_padding_has_no_say_in_the_even_mean() -> None:
+    rng = torch.Generator().manual_seed(3)
+    image = features(rng, 8, 6)
+    noise = F.normalize(torch.randn(8, 3, 16, generator=rng), dim=-1)
+    hidden = torch.zeros(8, 3, dtype=torch.bool)
+    padded = Features(
+        image.embedding, torch.cat([image.tokens, noise], 1), torch.cat([image.mask, hidden], 1)
+    )
+    assert torch.allclose(even(padded), even(image), atol=1e-6)

@@ -14,7 +14,7 @@ from poisonbench.towers import Features
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from separability import judged, main, shares
+from separability import judged, main, recurrence, shares
 
 ROWS, PLACES, WIDTH = 512, 16, 64
 
@@ -40,6 +40,15 @@ def test_a_loud_place_passes_the_global_test_and_fails_over_the_worst_half() -> 
     for measure in ("cosine over the worst half", "transport over the worst half"):
         clean, poisons = passed[measure]
         assert clean == 1.0 and poisons < 0.4, measure
+
+
+def test_a_place_that_bad_rows_share_recurs() -> None:
+    bad = torch.arange(ROWS) % 8 == 0
+    image, text = cell(bad)
+    image.tokens[bad, 3] = F.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(1)), dim=-1)
+    scores, sound = recurrence(image, judged(image, text))
+    assert not sound[bad].all() and sound[~bad].all()
+    assert (scores[bad] > torch.quantile(scores[~bad], 0.95)).float().mean() > 0.9
 
 
 def test_shares_count_either_side() -> None:

@@ -30,7 +30,7 @@ ROWS = 160
 QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2}
 PLAIN_CLIP: dict[str, Any] = {
     "views": 1,
-    "loud": 0,
+    "recurring": 0,
     "inter": 0,
     "intra": 0,
     "images": "none",
@@ -195,7 +195,7 @@ def test_in_the_warmup_all_pairs_are_trusted(lab: Lab, towers: Towers) -> None:
     expected = clip_loss(image.embedding, text.embedding, towers.scale)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert objective.partner.tolist() == list(range(ROWS))
-    assert objective.judge.separation.seen[:32].all(), "evidence is gathered all the same"
+    assert objective.judge.separation.evidence.seen[:32].all(), "evidence is gathered all the same"
 
 
 @pytest.mark.parametrize("config", [{"reassign": "all"}, {"reassign": "suspicious"}], ids=str)
