@@ -53,14 +53,14 @@ class OTCCLIPConfig(DefenseConfig):
 
     reassign: Literal["suspicious", "all"] = "suspicious"
     every: int = Field(2, ge=1)
-    level: float = Field(0.35, gt=0, lt=1)
-    final_level: float = Field(0.1, gt=0, lt=1)
+    level: float = Field(0.4, gt=0, lt=1)
+    final_level: float = Field(0.2, gt=0, lt=1)
     memory: float = Field(0.5, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
-    recurring: float = Field(0.03, ge=0, lt=1)
+    recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)
     beta: float = Field(0.5, ge=0, le=1)
