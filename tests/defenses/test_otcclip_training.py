@@ -30,6 +30,7 @@ ROWS = 160
 QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2}
 PLAIN_CLIP: dict[str, Any] = {
     "views": 1,
+    "regions": 1,
     "recurring": 0,
     "inter": 0,
     "intra": 0,
