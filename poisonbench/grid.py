@@ -47,7 +47,7 @@ def run_grid(
     done, left = [cell for cell in cells if cell not in left], undefended_first([*left, *_twins(left, store)])
     watch.expect(len(done) + len(left))
     for cell in done:
-        store.tidy(cell, checkpoints=True)
+        store.sweep(cell)
         verdicts.append((cell, Verdict("already done")))
         watch.end(*verdicts[-1], store.load(cell))
     with store.opened() if left else nullcontext():

@@ -151,6 +151,12 @@ class Store:
         if checkpoints:
             shutil.rmtree(self._checkpoints(cell), ignore_errors=True)
 
+    def sweep(self, cell: Cell) -> None:
+        """Remove what a runner left of a finished ``cell`` that died when its record was in place but its work not over."""
+        self.tidy(cell, checkpoints=True)
+        if not self.is_claimed(cell):
+            self._lock(cell).unlink(missing_ok=True)
+
     def commit(self, cell: Cell, staged: Path, stored: Stored) -> None:
         """Write the record, the last of the cell's files, and put the whole folder in its place.
 

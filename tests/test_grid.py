@@ -282,5 +282,14 @@ def test_leftovers_of_a_finished_cell_are_removed(store: Store) -> None:
     keep(store, cell, stored(cell))
     store.plan.ask([cell])
     (store.root / f".{cell.folder}.checkpoints").mkdir()
+    (store.root / f".{cell.folder}.lock").touch()
     run(store, fakes.crashing_trial)
     assert [path.name for path in store.root.iterdir()] == [cell.folder]
+
+
+def test_the_lock_of_a_living_runner_stays(store: Store) -> None:
+    [cell] = cells()
+    keep(store, cell, stored(cell))
+    with store.claimed(cell):
+        run(store, fakes.crashing_trial)
+        assert store.is_claimed(cell)

@@ -107,7 +107,11 @@ def near(towers: Towers, batch: Batch) -> Tensor:
 
 def condemn(objective: Reassigning, bad: Tensor, patch: pytest.MonkeyPatch) -> None:
     """Let the separation find the rows in ``bad`` suspicious and all others sound."""
-    patch.setattr(objective.judge.separation, "judge", lambda rows, own, decoy, level: ~torch.isin(rows, bad))
+
+    def verdict(rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        return ~torch.isin(rows, bad), torch.isin(rows, bad)
+
+    patch.setattr(objective.judge.separation, "judge", verdict)
 
 
 def test_without_transport_the_nearest_captions_by_cosine_are_chosen_as_in_roclip(
