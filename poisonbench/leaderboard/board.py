@@ -5,7 +5,7 @@ Nothing is ever dropped: a combination without a record is a cell that says so.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +90,7 @@ class Board:
         label: how it differs from boards of the same name (another recipe, other data).
         headline: the task of the zero-shot and probe columns.
         data: fingerprint of the clean data.
-        columns: the attacks, the clean control last.
+        columns: the attacks, those that most defences have met first, the clean control last.
         rows: the defences.
         sections: the rows again, by track.
         records: all records of the board.
@@ -135,7 +135,15 @@ def _board(records: Sequence[Record], label: str) -> Board:
     defenses = _distinct([record.defense for record in latest_last], _NO_DEFENSE)
     labels = _labels(attacks)
     columns = [Column(plugin, labels[key]) for key, plugin in attacks.items()]
-    columns.sort(key=lambda column: (column.clean, column.plugin.full_name, column.label))
+    met = _met(records)
+    columns.sort(
+        key=lambda column: (
+            column.clean,
+            -met[plugin_key(column.plugin)],
+            column.plugin.full_name,
+            column.label,
+        )
+    )
     rows = _rows(records, defenses, columns)
     return Board(
         tier=records[0].tier,
@@ -147,6 +155,11 @@ def _board(records: Sequence[Record], label: str) -> Board:
         sections=_sections(rows),
         records=tuple(records),
     )
+
+
+def _met(records: Sequence[Record]) -> Counter[str]:
+    """By plugin key of an attack, how many defences have met it: what can be compared is seen first."""
+    return Counter(attack for attack, _ in {(plugin_key(r.attack), plugin_key(r.defense)) for r in records})
 
 
 def _distinct(plugins: Sequence[PluginUse], control: PluginUse) -> dict[str, PluginUse]:

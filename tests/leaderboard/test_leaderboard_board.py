@@ -108,6 +108,12 @@ def test_a_failed_cell_says_why_and_a_failed_seed_does_not_hide_the_others():
     assert partly.failures == ("seed 11 failed: killed",)
 
 
+def test_attacks_that_most_defences_have_met_come_first():
+    met = [record("targeted", "roclip"), record("targeted", "otcclip"), record("none", "roclip")]
+    board = only([*met, record("backdoor_badnet", "roclip")])
+    assert [column.plugin.name for column in board.columns] == ["targeted", "backdoor_badnet", "none"]
+
+
 def test_every_combination_has_an_entry_and_both_controls_are_always_there():
     board = only([record("backdoor_badnet", "roclip"), record("targeted", "otcclip")])
     assert [column.plugin.name for column in board.columns] == ["backdoor_badnet", "targeted", "none"]

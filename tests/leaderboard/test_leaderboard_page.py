@@ -67,7 +67,7 @@ def test_failed_and_missing_combinations_are_named(tmp_path):
         name: [data.text for data in row.all("td") if "state" in data.attributes["class"].split()]
         for name, row in rows.items()
     }
-    assert states["OTCCLIP otcclip"] == ["not run", "failed: loss is not a number", "not run"]
+    assert states["OTCCLIP otcclip"] == ["failed: loss is not a number", "not run", "not run"]
     assert states["RoCLIP roclip"] == ["not run", "not run"]
     assert states["undefended none"] == ["not run", "not run"]
 
