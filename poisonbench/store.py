@@ -154,8 +154,9 @@ class Store:
     def sweep(self, cell: Cell) -> None:
         """Remove what a runner left of a finished ``cell`` that died when its record was in place but its work not over."""
         self.tidy(cell, checkpoints=True)
-        if not self.is_claimed(cell):
-            self._lock(cell).unlink(missing_ok=True)
+        if self._lock(cell).exists() and not self.is_claimed(cell):
+            with self.claimed(cell):  # a dead runner's lock is taken over, and gone afterwards
+                pass
 
     def commit(self, cell: Cell, staged: Path, stored: Stored) -> None:
         """Write the record, the last of the cell's files, and put the whole folder in its place.
