@@ -2,8 +2,7 @@
 
 Each measure of fit is compared with that of decoys, as OTCCLIP's test does: at a level, what share of the clean pairs
 passes, and what share of the poisons? Recurrence is compared with that of clean images whose pairs fit: what share of the
-poisons has no region that recurs more than the regions of all but a share of those? Doubt is compared likewise: what share
-of the poisons is of a kind of caption that misfits no more often than those of all but a share of the clean pairs?
+poisons has no region that recurs more than the regions of all but a share of those?
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from caption_sample import manifest_of
 from ot_tokens import opened, read_by, seen_by
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.doubt import Doubt
 from poisonbench.defenses.otcclip.losses import ring
 from poisonbench.defenses.otcclip.neighbours import on_ring
 from poisonbench.defenses.otcclip.recurrence import Recurrence
@@ -107,10 +105,6 @@ def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
         passes = scores <= torch.quantile(scores[sound & ~bad], 1 - share)
         yield Passing(cell, "not recurring", share, *shares(passes, bad))
         yield Passing(cell, "not recurring, of sound pairs", share, *shares(passes[sound], bad[sound]))
-    doubts = doubt(text, fits)
-    for share in SHARES:
-        passes = doubts <= torch.quantile(doubts[~bad], 1 - share)
-        yield Passing(cell, "not doubtful", share, *shares(passes, bad))
 
 
 def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
@@ -137,7 +131,10 @@ def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
 
 def recurrence(image: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """How much the regions of every image recur among ill-fitting pairs, and whose pairs fit: (n,) and bool (n,)."""
-    own, decoy = evidence(fits)
+    own, decoy = (
+        sum((fits[f"{kind} over the worst half"][side] for kind in ("cosine", "transport")), torch.zeros(()))
+        for side in (0, 1)
+    )
     unfit, sound = own <= decoy.median(), own > torch.quantile(decoy, 1 - SOUND)
     rows = torch.arange(len(own))
     found = Recurrence(rows, memory=0.0, share=min(SHARES))
@@ -147,26 +144,6 @@ def recurrence(image: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> tuple
             found.recurring(some, [look], sound[some])
             found.add(some, look, unfit[some], sound[some])
     return found.scores.mean, sound
-
-
-def doubt(text: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-    """How much more often captions like that of each row misfit than captions do: (n,)."""
-    own, decoy = evidence(fits)
-    rows, misfit = torch.arange(len(own)), own <= decoy.median()
-    found = Doubt(rows, memory=0.0, power=1.0)
-    for _ in range(2):
-        for some in rows.split(BATCH):
-            found.weigh(some, text.embedding[some], misfit[some], tolerance=0.0)
-    return found.excess.mean
-
-
-def evidence(fits: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """What OTCCLIP weighs, of the own pairs and of decoys: (n,) twice."""
-    own, decoy = (
-        sum((fits[f"{kind} over the worst half"][side] for kind in ("cosine", "transport")), torch.zeros(()))
-        for side in (0, 1)
-    )
-    return own, decoy
 
 
 def part_of(features: Features, rows: slice) -> Features:

@@ -28,10 +28,6 @@ class OTCCLIPConfig(DefenseConfig):
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
-        doubt: power to which the odds of misfits among captions like its own count in the test of a pair, against the odds among
-            all; 0 asks no other captions.
-        tolerance: logarithm of the odds up to which they do not count, at the end of the run; it grows with the square of
-            what is done.
         references: mismatched captions per image in the test of soundness.
         neighbours: similar sound pairs whose agreement counts in the test, as much as the own fit; 0 asks none.
         beta: weight of the global cosine beside the OT similarity, in tests and matching.
@@ -44,7 +40,6 @@ class OTCCLIPConfig(DefenseConfig):
         candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.
         weight: of re-captioned rows in the losses; 0 gives suspicious images no caption at all.
         bystanders: whether suspicious images without a caption are negatives of the others' captions all the same.
-        unlearn: whether the captions that suspicious images lost are negatives of all images.
         transplant: share of the sound images whose later views host a recurring region of another image, so that what recurs
             comes with all kinds of captions; needs ``recurring`` and two views.
         views: augmented views of the images over which CLIP's loss is averaged.
@@ -58,16 +53,14 @@ class OTCCLIPConfig(DefenseConfig):
 
     reassign: Literal["suspicious", "all"] = "suspicious"
     every: int = Field(2, ge=1)
-    level: float = Field(0.2, gt=0, lt=1)
-    final_level: float = Field(0.4, gt=0, lt=1)
+    level: float = Field(0.4, gt=0, lt=1)
+    final_level: float = Field(0.2, gt=0, lt=1)
     memory: float = Field(0.5, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
     recurring: float = Field(0.05, ge=0, lt=1)
-    doubt: float = Field(8.0, ge=0)
-    tolerance: float = Field(0.8, ge=0)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)
     beta: float = Field(0.5, ge=0, le=1)
@@ -80,7 +73,6 @@ class OTCCLIPConfig(DefenseConfig):
     candidates: int = Field(1, ge=1)
     weight: float = Field(0.6, ge=0)
     bystanders: bool = True
-    unlearn: bool = True
     transplant: float = Field(1.0, ge=0, le=1)
     views: int = Field(2, ge=1)
     inter: float = Field(0.5, ge=0)

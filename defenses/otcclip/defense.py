@@ -13,7 +13,7 @@ from poisonbench.defense import Assignment, Batch, Defense, DefenseCard, Objecti
 from poisonbench.defenses.otcclip.captions import Captions
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.judge import Judge, Verdict
-from poisonbench.defenses.otcclip.losses import Lost, aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
@@ -96,8 +96,7 @@ class Reassigning(Objective):
             *(towers.image(self._hosting(view, batch, image, verdict)) for view in batch.images[1:]),
         ]
         near = shifts[: 1 + self.config.negatives]
-        lost = self._lost(batch.rows, own, suspect)
-        loss = self._across(views, text, near, weights.to(towers.device), batch.rows, lost, towers)
+        loss = self._across(views, text, near, weights.to(towers.device), batch.rows, towers)
         if self.config.intra:
             loss = loss + self.config.intra / 2 * self._within(views, own, batch, near, towers)
         return loss
@@ -109,28 +108,18 @@ class Reassigning(Objective):
         near: list[int],
         weights: Tensor,
         rows: Tensor,
-        lost: Lost | None,
         towers: Towers,
     ) -> Tensor:
         """CLIP's loss, the mean over the views, and the OT objective of the first view with the captions given."""
         config, caption = self.config, self.partner[rows].to(weights.device)
         losses = [
-            weighted_clip(
-                view.embedding, text.embedding, towers.scale, weights, caption, config.bystanders, lost
-            )
+            weighted_clip(view.embedding, text.embedding, towers.scale, weights, caption, config.bystanders)
             for view in views[: config.views]
         ]
         loss = torch.stack(losses).mean()
         if config.inter:
             loss = loss + config.inter * self._align(views[0], text, near, weights, caption, towers)
         return loss
-
-    def _lost(self, rows: Tensor, own: Features, suspect: Tensor) -> Lost | None:
-        """The own captions of suspicious images, which are to unlearn them."""
-        if not self.config.unlearn or self.config.reassign == "all" or not suspect.any():
-            return None
-        here = suspect.nonzero().squeeze(1).to(own.embedding.device)
-        return Lost(own.embedding[here], rows.to(here.device)[here])
 
     def _within(
         self, views: Sequence[Features], own: Features, batch: Batch, near: list[int], towers: Towers

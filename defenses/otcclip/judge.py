@@ -10,7 +10,6 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.doubt import Doubt
 from poisonbench.defenses.otcclip.losses import ring
 from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
@@ -42,7 +41,6 @@ class Judge:
 
     Attributes:
         separation: the evidence of all rows.
-        doubt: how often captions like theirs do not fit.
         recurrence: of all images.
         neighbours: recent sound pairs, whose agreement may count.
     """
@@ -51,7 +49,6 @@ class Judge:
         """``groups`` (n,) numbers the picture of every row of ``pictures``."""
         self.separation = Separation(groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
-        self.doubt = Doubt(groups, config.memory, config.doubt)
         self.recurrence = Recurrence(groups, config.memory, config.recurring)
         self._config, self._pictures = config, pictures
 
@@ -73,28 +70,15 @@ class Judge:
         if len(shifts) <= FEWEST:
             return Verdict(trusted, ~trusted)
         looks = self._looks(batch, towers, image)
-        picture = self.separation.groups[rows]
-        judged = [self._evidence(look, own, shifts, picture, towers.scale) for look in looks]
+        copies = self.separation.groups[rows]
+        judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
         own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
-        sound, unfit = self._weighed(batch, own, own_fit, decoy_fit)
+        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
         recurring = ~trusted
         if config.recurring:
             recurring = self.recurrence.recurring(rows, looks, sound)
             self.recurrence.add(rows, looks[0], unfit, sound & ~recurring)
         return Verdict(trusted if batch.progress < config.warmup else sound & ~recurring, recurring)
-
-    def _weighed(
-        self, batch: Batch, own: Features, own_fit: Tensor, decoy_fit: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Which pairs of the batch fit well enough to be believed, and which no better than a typical decoy: bool (b,) twice."""
-        rows = batch.rows
-        chance = self.separation.weigh(rows, own_fit, decoy_fit)
-        unfit = chance > 0.5
-        doubt = self.separation.copies(rows).float()
-        if self._config.doubt:
-            tolerance = batch.progress**2 * self._config.tolerance
-            doubt = doubt * self.doubt.weigh(rows, own.embedding, unfit, tolerance)
-        return (chance * doubt <= self._level(batch.progress)) & ~unfit, unfit
 
     def remember(self, image: Features, own: Features, rows: Tensor) -> None:
         """Take in sound pairs: features of c of them, and their rows (c,)."""
@@ -105,7 +89,7 @@ class Judge:
         return self._config.level + progress * (self._config.final_level - self._config.level)
 
     def _evidence(
-        self, image: Features, own: Features, shifts: list[int], picture: Tensor, scale: Tensor
+        self, image: Features, own: Features, shifts: list[int], copies: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
         config = self._config
@@ -115,7 +99,7 @@ class Judge:
         else:
             coarse = on_ring(image.embedding, own.embedding, shifts)
             fine = ring(image, own, shifts, *how)
-        near = self.neighbours.fits(image, own, picture, shifts, scale) if config.neighbours else []
+        near = self.neighbours.fits(image, own, copies, shifts, scale) if config.neighbours else []
         parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
         judged = [(standardised(fit, shifts), share) for fit, share in parts]
         own_fit, decoy_fit = (sum(share * pair[side].float() for pair, share in judged) for side in (0, 1))
@@ -141,9 +125,4 @@ class Judge:
         restore(self._parts(), state)
 
     def _parts(self) -> dict[str, Part]:
-        return {
-            "separation": self.separation,
-            "doubt": self.doubt,
-            "recurrence": self.recurrence,
-            "neighbours": self.neighbours,
-        }
+        return {"separation": self.separation, "recurrence": self.recurrence, "neighbours": self.neighbours}

@@ -6,8 +6,7 @@ meets the captions of rows i + shift. The positive form only pulls pairs togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -18,19 +17,6 @@ from poisonbench.defenses.otcclip.matcher import Backend, Gradient, similarity
 from poisonbench.towers import Features
 
 Form = Literal["contrastive", "positive"]
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Captions that their images have lost.
-
-    Attributes:
-        text: (s, d) unit vectors.
-        caption: (s,) which captions they are.
-    """
-
-    text: Tensor
-    caption: Tensor
 
 
 def ring(
@@ -47,19 +33,16 @@ def ring(
     One shift is a micro-batch: no more than b problems are under way at once. ``gradient`` says what is returned and
     differentiated, see ``matcher.similarity``.
     """
+    used = int(second.mask.any(dim=0).nonzero().max()) + 1
+    tokens, mask = second.tokens[:, :used], second.mask[:, :used]
     columns = [
-        similarity(first.tokens, tokens, first.mask, mask, eps, iterations, backend, gradient)
-        for tokens, mask in rolled(second, shifts)
-    ]
+        similarity(
+            first.tokens, tokens.roll(-shift, 0), first.mask, mask.roll(-shift, 0),
+            eps, iterations, backend, gradient,
+        )
+        for shift in shifts
+    ]  # fmt: skip
     return torch.stack(columns, dim=1)
-
-
-def rolled(features: Features, shifts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """For every shift the tokens (b, n, d) and mask (b, n) of row i + shift at place i, without columns that no row uses."""
-    used = int(features.mask.any(dim=0).nonzero().max()) + 1
-    tokens, mask = features.tokens[:, :used], features.mask[:, :used]
-    for shift in shifts:
-        yield tokens.roll(-shift, 0), mask.roll(-shift, 0)
 
 
 def aligned(
@@ -100,13 +83,7 @@ def _useless(absent: Tensor, caption: Tensor, shift: int) -> Tensor:
 
 
 def weighted_clip(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    weights: Tensor,
-    caption: Tensor,
-    bystanders: bool = False,
-    lost: Lost | None = None,
+    image: Tensor, text: Tensor, scale: Tensor, weights: Tensor, caption: Tensor, bystanders: bool = False
 ) -> Tensor:
     """CLIP's loss with a weight per row, in which rows that share a caption are no negatives of each other.
 
@@ -117,15 +94,11 @@ def weighted_clip(
         weights: (b,); captions of weight 0 are no negatives either.
         caption: (b,) which caption each row was given.
         bystanders: whether images of weight 0 are negatives of other rows' captions all the same.
-        lost: captions that are negatives of all images and belong to none.
     """
     logits = scale * image @ text.T
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     same, absent = caption[:, None] == caption[None, :], (weights == 0)[None, :]
     to_text = logits.masked_fill((same | absent) & ~own, -1e4)
-    if lost is not None:
-        given = caption[:, None] == lost.caption[None, :]
-        to_text = torch.cat([to_text, (scale * image @ lost.text.T).masked_fill(given, -1e4)], dim=1)
     to_image = logits.T.masked_fill((same | (absent & (not bystanders))) & ~own, -1e4)
     labels = torch.arange(len(logits), device=logits.device)
     both = F.cross_entropy(to_text, labels, reduction="none") + F.cross_entropy(

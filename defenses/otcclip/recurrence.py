@@ -16,7 +16,7 @@ from torch import Tensor
 
 from poisonbench.defenses.otcclip.bounds import fast_type
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
-from poisonbench.defenses.otcclip.running import Recent, Running
+from poisonbench.defenses.otcclip.running import Running
 from poisonbench.pool import Pool
 from poisonbench.towers import Features
 
@@ -26,6 +26,8 @@ NEAREST = 16
 """Tokens of a pool that make a crowd."""
 TOGETHER = 64
 """Images whose products with a pool are made at a time."""
+RECENT = 4096
+"""Rows that the running threshold is taken from."""
 
 
 class Recurrence:
@@ -40,7 +42,7 @@ class Recurrence:
     def __init__(self, groups: Tensor, memory: float, share: float) -> None:
         """What recurs more than all but a ``share`` of the sound rows is found; ``groups`` (n,) numbers the pictures."""
         self.scores, self.unfit, self.sound = Running(len(groups), memory), Pool(IMAGES), Pool(IMAGES)
-        self._groups, self._share, self._usual = groups, share, Recent()
+        self._groups, self._share, self._recent = groups, share, torch.zeros(0)
 
     def recurring(self, rows: Tensor, looks: Sequence[Features], sound: Tensor) -> Tensor:
         """Which of b images carry what recurs, in any look at them.
@@ -57,8 +59,8 @@ class Recurrence:
             return torch.zeros(len(rows), dtype=torch.bool)
         now = torch.stack([self.by_place(rows, look).amax(dim=1) for look in looks]).amax(dim=0).cpu()
         score = self.scores.update(rows, now)
-        self._usual.add(score[sound])
-        return score > self._usual.exceeded_by(self._share)
+        self._recent = torch.cat([self._recent, score[sound]])[-RECENT:]
+        return score > (torch.quantile(self._recent, 1 - self._share) if len(self._recent) else torch.inf)
 
     def place(self, rows: Tensor, look: Features) -> Tensor:
         """The place of each of b images that recurs most: int64 (b,)."""
@@ -68,12 +70,10 @@ class Recurrence:
         """Take in the ill-fitting ones of b images, bool (b,), and as many of the sound ones."""
         bad, good = unfit.nonzero().squeeze(1), sound.nonzero().squeeze(1)
         count = min(len(bad), len(good))
-        if not count:
-            return
-        tokens = _real(look)
         for pool, chosen in ((self.unfit, bad[:count]), (self.sound, good[:count])):
-            here = chosen.to(tokens.device)
-            pool.push(tokens=tokens[here], picture=self._groups[rows[chosen]].to(here.device))
+            if count:
+                here = chosen.to(look.tokens.device)
+                pool.push(tokens=_real(look)[here], picture=self._groups[rows[chosen]].to(here.device))
 
     def _ready(self) -> bool:
         return len(self.unfit) >= NEAREST
@@ -86,14 +86,15 @@ class Recurrence:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Scores, pools and threshold as tensors."""
-        return kept(self._parts())
+        return {**kept(self._parts()), "recent": self._recent.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         restore(self._parts(), state)
+        self._recent = state["recent"].clone()
 
     def _parts(self) -> dict[str, Part]:
-        return {"scores": self.scores, "unfit": self.unfit, "sound": self.sound, "usual": self._usual}
+        return {"scores": self.scores, "unfit": self.unfit, "sound": self.sound}
 
 
 def _real(look: Features) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.losses import rolled
 from poisonbench.defenses.otcclip.matcher import Backend, plan
 from poisonbench.towers import Features
 
@@ -30,10 +29,13 @@ def worst_ring(
 
     The first is the mean cosine of those tokens with the caption's embedding, the second their mean transported similarity.
     """
+    used = int(text.mask.any(dim=0).nonzero().max()) + 1
+    tokens, mask = text.tokens[:, :used].float(), text.mask[:, :used]
     visual, real = image.tokens.float(), image.mask
     coarse, fine = [], []
-    for shift, (other, there) in zip(shifts, rolled(text, shifts), strict=True):
-        cost = 1 - visual @ other.float().transpose(-1, -2)
+    for shift in shifts:
+        other, there = tokens.roll(-shift, 0), mask.roll(-shift, 0)
+        cost = 1 - visual @ other.transpose(-1, -2)
         moved = plan(cost, real, there, eps, iterations, backend) * real.sum(dim=1)[:, None, None]
         fine.append(worst((moved * (1 - cost)).sum(dim=-1), real, share))
         near = (visual @ text.embedding.float().roll(-shift, 0).unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""What is known of every row, averaged over the epochs, and what was seen of late."""
+"""What is known of every row, averaged over the epochs."""
 
 from __future__ import annotations
 
@@ -35,35 +35,3 @@ class Running:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.mean, self.seen = state["mean"].clone(), state["seen"].clone()
-
-
-class Recent:
-    """The last values of a stream, as a distribution."""
-
-    def __init__(self, count: int = 4096) -> None:
-        """Of the last ``count`` values."""
-        self._count, self._values = count, torch.zeros(0)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def add(self, values: Tensor) -> None:
-        """Take in values (b,)."""
-        self._values = torch.cat([self._values, values])[-self._count :]
-
-    def exceeded_by(self, share: float) -> float:
-        """What only a ``share`` of the values lies above; infinity while there are none."""
-        return float(torch.quantile(self._values, 1 - share)) if len(self) else float("inf")
-
-    def reach(self, values: Tensor) -> Tensor:
-        """The share of the recent values that are at least as large as each of (b,), which counts among them itself: (b,)."""
-        less = torch.searchsorted(self._values.sort().values, values)
-        return (1 + len(self) - less) / (1 + len(self))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The values."""
-        return {"values": self._values.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self._values = state["values"].clone()

@@ -16,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.parts import Part, kept, restore
-from poisonbench.defenses.otcclip.running import Recent, Running
+from poisonbench.defenses.otcclip.parts import kept, restore
+from poisonbench.defenses.otcclip.running import Running
 from poisonbench.pairs import ImageStore
+
+RECENT = 4096
+"""Decoys that the running threshold is taken from."""
 
 
 def standardised(fit: Tensor, shifts: list[int]) -> tuple[Tensor, Tensor]:
@@ -64,35 +67,35 @@ class Separation:
 
     Attributes:
         evidence: standardised fit of every row's own caption, a running mean.
-        decoys: standardised fits of recent mismatched pairs.
         groups: int64 (n,) the picture of every row.
     """
 
     def __init__(self, groups: Tensor, memory: float) -> None:
         """``groups`` (n,) numbers the picture of every row, ``memory`` is how much of a row's earlier evidence is kept."""
-        self.groups, self.evidence, self.decoys = groups, Running(len(groups), memory), Recent()
+        self.groups, self.evidence = groups, Running(len(groups), memory)
         self._size = torch.bincount(groups)
         self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
+        self._decoys = torch.zeros(0)
 
-    def weigh(self, rows: Tensor, own: Tensor, decoy: Tensor) -> Tensor:
-        """How often a decoy fits as well as the pairs of a batch do: the p-value of "this caption is not its image's".
+    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Weigh the evidence of a batch and say which pairs are sound, and which fit no better than a typical decoy.
 
         Args:
             rows: int64 (b,).
             own: (b,) standardised fit of the own pairs.
             decoy: (b,) standardised fit of mismatched pairs.
+            level: share of decoys that may pass.
 
         Returns:
-            (b,), the share of the recent decoys.
+            Two bool (b,).
         """
         self.evidence.update(rows, own)
         # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
-        self.decoys.add(decoy)
-        return self.decoys.reach(self._pooled(self.groups[rows]))
-
-    def copies(self, rows: Tensor) -> Tensor:
-        """How many rows have the picture of each of (b,): (b,)."""
-        return self._size[self.groups[rows]]
+        self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
+        groups = self.groups[rows]
+        weight = self._pooled(groups)
+        sound = weight > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
+        return sound, weight <= self._decoys.median()
 
     def _pooled(self, groups: Tensor) -> Tensor:
         """Mean evidence over the rows of each picture that were looked at."""
@@ -101,11 +104,9 @@ class Separation:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Evidence and decoys as tensors."""
-        return kept(self._parts())
+        return {**kept({"evidence": self.evidence}), "decoys": self._decoys.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
-        restore(self._parts(), state)
-
-    def _parts(self) -> dict[str, Part]:
-        return {"evidence": self.evidence, "decoys": self.decoys}
+        restore({"evidence": self.evidence}, state)
+        self._decoys = state["decoys"].clone()

@@ -16,7 +16,7 @@ from torch.autograd.gradcheck import GradcheckError
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
-from poisonbench.defenses.otcclip.losses import Form, Lost, aligned, ring, weighted, weighted_clip
+from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Gradient, plan, similarity
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Features
@@ -202,18 +202,6 @@ def test_rows_without_weight_have_no_influence(seed: int, out: int, rows: int) -
     assert found.item() == pytest.approx(alone.item(), rel=1e-9)
     for end in torch.autograd.grad(found, (image, text)):
         assert not end[weights == 0].any() and end[at].any()
-
-
-def test_a_lost_caption_is_a_negative_of_all_images_but_those_that_were_given_it() -> None:
-    image, text, lost = units(1, 3, 8), units(2, 3, 8), units(3, 2, 8)
-    caption, weights = torch.tensor([0, 7, 2]), torch.ones(3).double()
-    found = weighted_clip(image, text, SCALE, weights, caption, lost=Lost(lost, torch.tensor([5, 7])))
-    to_text = 0.0
-    for row, mine in enumerate(image):
-        others = torch.cat([text, lost[:1] if row == 1 else lost])
-        to_text -= (SCALE * others @ mine).log_softmax(dim=0)[row] / 3
-    to_image = F.cross_entropy(SCALE * text @ image.T, torch.arange(3))
-    assert float(found) == pytest.approx(float((to_text + to_image) / 2))
 
 
 def test_rows_that_share_a_caption_are_no_negatives_of_each_other() -> None:

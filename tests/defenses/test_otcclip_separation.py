@@ -39,20 +39,12 @@ def alone(rows: int, memory: float = 0.5) -> Separation:
     return Separation(torch.arange(rows), memory)
 
 
-def judged(
-    separation: Separation, rows: Tensor, own: Tensor, decoy: Tensor, level: float
-) -> tuple[Tensor, Tensor]:
-    """Which pairs a decoy fits as well as with at most ``level``'s chance, all copies together, and which are unfit."""
-    chance = separation.weigh(rows, own, decoy)
-    return chance * separation.copies(rows) <= level, chance > 0.5
-
-
 def passed(level: float, better: float = 0.0, batches: int = 60, seed: int = 0) -> float:
     """The share of rows, each seen once, that count as sound once there are enough decoys."""
     rng = torch.Generator().manual_seed(seed)
     separation, verdicts = alone(batches * BATCH), []
     for rows in torch.arange(batches * BATCH).view(batches, BATCH):
-        verdicts.append(judged(separation, rows, *drawn(rng, better), level)[0])
+        verdicts.append(separation.judge(rows, *drawn(rng, better), level)[0])
     return float(torch.cat(verdicts[batches // 3 :]).float().mean())
 
 
@@ -111,9 +103,7 @@ def test_pairs_that_fit_clearly_worse_do_not_pass() -> None:
 def test_a_larger_level_lets_the_same_pairs_and_more_pass() -> None:
     rng = torch.Generator().manual_seed(1)
     own, decoy = drawn(rng)
-    strict, lenient = (
-        judged(alone(BATCH), torch.arange(BATCH), own, decoy, level)[0] for level in (0.1, 0.4)
-    )
+    strict, lenient = (alone(BATCH).judge(torch.arange(BATCH), own, decoy, level)[0] for level in (0.1, 0.4))
     assert (strict <= lenient).all() and strict.sum() < lenient.sum()
 
 
@@ -124,7 +114,7 @@ def test_evidence_is_a_running_mean_that_begins_with_the_first_look(
 ) -> None:
     separation, expected = alone(3, memory), looks[0]
     for look in looks:
-        judged(separation, torch.tensor([1]), torch.tensor([look]), torch.zeros(1), 0.5)
+        separation.judge(torch.tensor([1]), torch.tensor([look]), torch.zeros(1), 0.5)
     for look in looks[1:]:
         expected = memory * expected + (1 - memory) * look
     assert float(separation.evidence.mean[1]) == pytest.approx(expected, abs=1e-4)
@@ -132,10 +122,10 @@ def test_evidence_is_a_running_mean_that_begins_with_the_first_look(
 
 def test_evidence_belongs_to_its_row() -> None:
     separation = alone(5)
-    judged(separation, torch.tensor([3, 0]), torch.tensor([4.0, -2.0]), torch.zeros(2), 0.5)
+    separation.judge(torch.tensor([3, 0]), torch.tensor([4.0, -2.0]), torch.zeros(2), 0.5)
     assert separation.evidence.mean.tolist() == [-2, 0, 0, 4, 0]
     assert separation.evidence.seen.tolist() == [True, False, False, True, False]
-    judged(separation, torch.tensor([1, 3]), torch.tensor([1.0, 2.0]), torch.zeros(2), 0.5)
+    separation.judge(torch.tensor([1, 3]), torch.tensor([1.0, 2.0]), torch.zeros(2), 0.5)
     assert separation.evidence.mean.tolist() == [-2, 1, 0, 3, 0]
     assert separation.evidence.seen.tolist() == [True, True, False, True, False]
 
@@ -143,41 +133,35 @@ def test_evidence_belongs_to_its_row() -> None:
 def test_earlier_evidence_decides_with_the_present_look() -> None:
     separation, row = alone(2), torch.tensor([0])
     decoys = torch.linspace(-1, 1, 101)
-    assert judged(separation, row, torch.tensor([9.0]), decoys, 0.25)[0].all()
-    assert judged(separation, row, torch.tensor([-2.0]), decoys, 0.25)[0].all(), "one bad look is forgiven"
-    assert not judged(separation, torch.tensor([1]), torch.tensor([-2.0]), decoys, 0.25)[0].any()
+    assert separation.judge(row, torch.tensor([9.0]), decoys, 0.25)[0].all()
+    assert separation.judge(row, torch.tensor([-2.0]), decoys, 0.25)[0].all(), "one bad look is forgiven"
+    assert not separation.judge(torch.tensor([1]), torch.tensor([-2.0]), decoys, 0.25)[0].any()
 
 
 def test_ill_fitting_pairs_are_those_below_the_typical_decoy() -> None:
     separation, decoys = alone(3), torch.linspace(-1, 1, 101)
-    sound, unfit = judged(separation, torch.arange(3), torch.tensor([-0.5, 0.3, 2.0]), decoys, 0.25)
+    sound, unfit = separation.judge(torch.arange(3), torch.tensor([-0.5, 0.3, 2.0]), decoys, 0.25)
     assert sound.tolist() == [False, False, True] and unfit.tolist() == [True, False, False]
 
 
 def test_a_restored_separation_goes_on_as_the_first_would() -> None:
     rng, rows = torch.Generator().manual_seed(2), torch.arange(BATCH)
     first, restored = alone(BATCH), alone(BATCH)
-    judged(first, rows, *drawn(rng), 0.25)
+    first.judge(rows, *drawn(rng), 0.25)
     state = first.state_dict()
     restored.load_state_dict(state)
     own, decoy = drawn(rng, better=0.5)
-    verdicts = [torch.stack(judged(one, rows, own, decoy, 0.25)) for one in (first, restored)]
+    verdicts = [torch.stack(one.judge(rows, own, decoy, 0.25)) for one in (first, restored)]
     assert torch.equal(*verdicts) and torch.equal(first.evidence.mean, restored.evidence.mean)
     assert not torch.equal(first.state_dict()["evidence.mean"], state["evidence.mean"]), (
         "a saved state stays as it was"
     )
 
 
-def test_the_chance_of_a_pair_is_the_share_of_decoys_that_fit_as_well() -> None:
-    decoys, looks = torch.arange(99.0), torch.tensor([-1.0, 49.0, 98.0, 200.0])
-    chance = alone(4).weigh(torch.arange(4), looks, decoys)
-    assert chance.tolist() == pytest.approx([1.0, 0.51, 0.02, 0.01])
-
-
 def test_pairs_of_one_picture_are_judged_together() -> None:
     separation = Separation(torch.tensor([0, 1, 0]), memory=0.5)
     decoys, looks = torch.linspace(-1, 1, 101), torch.tensor([3.0, 3.0, -4.0])
-    verdict, _ = judged(separation, torch.arange(3), looks, decoys, 0.25)
+    verdict, _ = separation.judge(torch.arange(3), looks, decoys, 0.25)
     assert verdict.tolist() == [False, True, False], "one good caption does not save a picture's other pairs"
     assert separation.evidence.mean.tolist() == looks.tolist()
 
@@ -185,14 +169,12 @@ def test_pairs_of_one_picture_are_judged_together() -> None:
 def test_a_picture_in_several_copies_must_pass_at_a_fraction_of_the_level() -> None:
     decoys, looks = torch.linspace(0, 100, 101), torch.full((3,), 80.0)
     separation = Separation(torch.tensor([0, 1, 0]), memory=0.5)
-    assert judged(separation, torch.arange(3), looks, decoys, 0.25)[0].tolist() == [False, True, False]
+    assert separation.judge(torch.arange(3), looks, decoys, 0.25)[0].tolist() == [False, True, False]
 
 
 def test_copies_that_were_not_seen_yet_bear_no_witness() -> None:
     separation = Separation(torch.tensor([0, 0]), memory=0.5)
-    assert judged(separation, torch.tensor([1]), torch.tensor([3.0]), torch.linspace(-1, 1, 101), 0.25)[
-        0
-    ].all()
+    assert separation.judge(torch.tensor([1]), torch.tensor([3.0]), torch.linspace(-1, 1, 101), 0.25)[0].all()
 
 
 def test_copies_of_a_picture_share_a_number_and_other_pictures_have_their_own() -> None:
