@@ -61,10 +61,11 @@ def recall(outputs: Outputs, cell: str) -> Recall:
     if not tasks:
         raise UserError(f"{cell}: nothing was attacked in this cell; name one with an attack")
     attacked, clean = outputs.block("attack", tasks[0]), outputs.block("zero_shot", tasks[0])
-    target = np.isin(clean.label, np.unique(attacked.goal))
+    targets = np.unique(attacked.goal)
+    target = np.isin(clean.label, targets)
     right = clean.prediction == clean.label
     others = float(right[~target].mean()) if (~target).any() else float("nan")
-    claimed = int(np.isin(clean.prediction, np.unique(attacked.goal)).sum())
+    claimed = int(np.isin(clean.prediction, targets).sum())
     return Recall(int(target.sum()), int(right[target].sum()), others, claimed)
 
 
