@@ -19,7 +19,7 @@ from poisonbench.tasks import Assets, TargetArt, Task
 
 
 class MMPoison(Attack):
-    """Rows whose captions name class A get pictures of class B in place of their own; no pixel and no word is changed.
+    """Rows whose captions name class A get pictures of class B in place of their own; no pixel is drawn and no word is new.
 
     The default is the paper's attack II: all pictures of B, in turn. ``one_image`` is attack I, a single held-out picture of B
     for all rows; ``two_labels`` is attack III, two maps from A to B at once. B's own rows get captions of A, so that nothing
