@@ -1,0 +1,119 @@
+"""What disturbing an image does to triggers and to content: ``python benchmarks/disturbances.py MODEL.safetensors ...``.
+
+A trigger that was learned speaks for the target until something breaks it: a turn breaks a wave, a lack of colour a tone curve.
+What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
+OTCCLIP's test does, on the image as it is, under each disturbance, and on the worst of these looks: what share of the clean
+pairs fits better than all but a share of the mismatched ones, and what share of the poisons?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import sqrt
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from caption_sample import manifest_of
+from ot_tokens import opened, read_by
+from separability import BATCH, REFERENCES, Passing, shares
+from torch import Tensor
+
+from poisonbench.defenses.otcclip.neighbours import on_ring
+from poisonbench.defenses.otcclip.separation import standardised
+from poisonbench.errors import UserError
+from poisonbench.pairs import Pairs, Rows
+from poisonbench.randomness import numpy_rng, torch_rng
+from poisonbench.towers import Towers
+
+WIDE = 5 / 32
+"""Width of the blur, as a share of the image side."""
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Every pixel the mean of the square around it."""
+    reach = max(1, round(WIDE * images.shape[-1] / 2))
+    return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Without colour."""
+    return images.mean(dim=1, keepdim=True).expand_as(images)
+
+
+def turned(images: Tensor) -> Tensor:
+    """Turned by 45 degrees; what comes in from outside continues the border."""
+    half = sqrt(0.5)
+    turn = torch.tensor([[half, -half, 0.0], [half, half, 0.0]]).to(images).expand(len(images), 2, 3)
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as it is": lambda images: images,
+    "blurred": blurred,
+    "grey": grey,
+    "turned": turned,
+}
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--level", default=0.1, show_default=True, help="Share of the mismatched pairs that passes.")
+@click.option("--device", default="cpu", show_default=True)
+def main(checkpoints: tuple[Path, ...], level: float, device: str) -> None:
+    """Pass rates of clean pairs and poisons under every disturbance."""
+    click.echo("| cell | look | clean pairs pass | poisons pass |\n|---|---|---|---|")
+    for checkpoint in checkpoints:
+        try:
+            found = list(measured(checkpoint, level, device))
+        except UserError as error:
+            raise click.UsageError(str(error)) from None
+        for one in found:
+            click.echo(f"| {one.cell} | {one.measure} | {one.clean:.2f} | {one.poisons:.2f} |")
+
+
+def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
+    """All looks for one finished cell, over all of its training pairs.
+
+    Raises:
+        UserError: for a checkpoint that cannot be read or that was trained without poisons.
+    """
+    data, towers = opened(checkpoint, device)
+    manifest = manifest_of(checkpoint)
+    pairs, poisons = manifest.apply(data.train, data.targets), manifest.rows(len(data.train))
+    if not len(poisons):
+        raise UserError(f"{checkpoint}: this cell has no poisons to tell from clean pairs")
+    rows = numpy_rng("disturbances").permutation(len(pairs))[: len(pairs) // BATCH * BATCH]
+    text = read_by(towers, [pairs.captions[row][0] for row in rows]).embedding
+    bad = torch.from_numpy(np.isin(rows, poisons))
+    fits = {
+        name: fits_of(embedded(towers, pairs, rows, look).to(text.device), text)
+        for name, look in LOOKS.items()
+    }
+    own, decoy = (torch.stack(side).amin(dim=0) for side in zip(*fits.values(), strict=True))
+    for name, (real, mismatched) in {**fits, "the worst of these": (own, decoy)}.items():
+        passes = real > torch.quantile(mismatched, 1 - level)
+        yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
+
+
+@torch.inference_mode()
+def embedded(towers: Towers, pairs: Pairs, rows: Rows, look: Callable[[Tensor], Tensor]) -> Tensor:
+    """Global embeddings of the disturbed images of rows: (len(rows), d)."""
+    parts = np.array_split(rows, 1 + len(rows) // 512)
+    return torch.cat([towers.image(look(pairs.images.fetch(part).float() / 255)).embedding for part in parts])
+
+
+def fits_of(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardised cosines of the own pairs and of decoys, in batches as in training: (n,) twice."""
+    draw = torch.randperm(BATCH - 1, generator=torch_rng("disturbances"))[:REFERENCES] + 1
+    shifts = [0, *draw.tolist()]
+    batches = zip(image.float().split(BATCH), text.float().split(BATCH), strict=True)
+    judged = [standardised(on_ring(some, own, shifts).cpu(), shifts) for some, own in batches]
+    return torch.cat([own for own, _ in judged]), torch.cat([decoy for _, decoy in judged])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The benchmark of disturbances: each changes what it says it changes, and the test counts who passes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from disturbances import LOOKS, blurred, fits_of, grey, main, turned
+
+
+@pytest.mark.parametrize("side", [32, 48, 224])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_keeps_size_and_range(look: str, side: int) -> None:
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    seen = LOOKS[look](images)
+    assert seen.shape == images.shape
+    assert float(seen.min()) >= 0 and float(seen.max()) <= 1 + 1e-6
+
+
+def test_blur_takes_fine_stripes_away_and_leaves_an_even_picture() -> None:
+    stripes = (torch.arange(32) % 2).float().expand(1, 3, 32, 32)
+    assert float(blurred(stripes).std()) < 0.25 * float(stripes.std())
+    assert torch.allclose(blurred(torch.full((1, 3, 32, 32), 0.3)), torch.full((1, 3, 32, 32), 0.3))
+
+
+def test_grey_has_one_value_in_all_channels() -> None:
+    seen = grey(torch.rand(2, 3, 8, 8))
+    assert torch.equal(seen[:, 0], seen[:, 1]) and torch.equal(seen[:, 0], seen[:, 2])
+
+
+def test_eight_turns_bring_a_disc_back_and_one_moves_a_bar() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 33), torch.linspace(-1, 1, 33), indexing="ij")
+    disc = torch.sigmoid(20 * (0.5 - (x**2 + y**2).sqrt())).expand(1, 3, 33, 33)
+    bar = torch.sigmoid(20 * (0.15 - x.abs())).expand(1, 3, 33, 33)
+    assert float((turned(disc) - disc).abs().max()) < 0.1
+    assert float((turned(bar) - bar).abs().mean()) > 0.1
+
+
+def test_pairs_that_fit_pass_and_mismatched_ones_as_often_as_decoys() -> None:
+    rng = torch.Generator().manual_seed(0)
+    text = F.normalize(torch.randn(1024, 32, generator=rng), dim=-1)
+    image = F.normalize(text + 0.1 * torch.randn(1024, 32, generator=rng), dim=-1)
+    bad = torch.arange(1024) % 8 == 0
+    image[bad] = F.normalize(torch.randn(int(bad.sum()), 32, generator=rng), dim=-1)
+    own, decoy = fits_of(image, text)
+    passes = own > torch.quantile(decoy, 0.8)
+    assert passes[~bad].all()
+    assert 0.08 < float(passes[bad].float().mean()) < 0.35
+
+
+def test_what_is_no_cell_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(tmp_path / "model.safetensors")])
+    assert result.exit_code == 2 and "model.safetensors" in result.output
