@@ -2,8 +2,8 @@
 
 A trigger that was learned speaks for the target until something breaks it: a turn breaks a wave, a lack of colour a tone curve.
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
-OTCCLIP's test does, on the image as it is, under each disturbance, and on the worst of these looks: what share of the clean
-pairs fits better than all but a share of the mismatched ones, and what share of the poisons?
+OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
+fits better than all but a share of the mismatched ones, and what share of the poisons?
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
         name: fits_of(embedded(towers, pairs, rows, look).to(text.device), text)
         for name, look in LOOKS.items()
     }
-    own, decoy = (torch.stack(side).amin(dim=0) for side in zip(*fits.values(), strict=True))
-    for name, (real, mismatched) in {**fits, "the worst of these": (own, decoy)}.items():
-        passes = real > torch.quantile(mismatched, 1 - level)
+    passed = {name: own > torch.quantile(decoy, 1 - level) for name, (own, decoy) in fits.items()}
+    passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
+    for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
 
 

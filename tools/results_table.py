@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import click
 
 from poisonbench.leaderboard.entries import Entry, summarise
 from poisonbench.leaderboard.intervals import Count
+from poisonbench.leaderboard.keys import canonical
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
 
@@ -19,16 +20,25 @@ HEADER = "| attack | defence | seeds | ASR (95% interval) | base | gain | zero-s
 @click.argument("board", type=click.Path(path_type=Path, exists=True))
 @click.option("--tier", default="clipart", show_default=True)
 def main(board: Path, tier: str) -> None:
-    """One row per attack (with its target), defence and configuration, over its seeds; the latest record of a seed counts."""
+    """One row per attack (its target, and what is unusual), defence and configuration; the latest record of a seed counts."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
-        target = record.attack.config.get("target")
-        attack = f"`{record.attack.full_name}`" + (f" ({target})" if target else "")
-        groups[attack, _label(record, records)].append(record)
+        groups[_attack_label(record, records), _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
         click.echo(f"| {attack} | {defense} | {_row(summarise(records, []))} |")
+
+
+def _attack_label(record: Record, records: list[Record]) -> str:
+    """The attack, its target, and the fields in which it differs from most published records of its name."""
+    others = [other.attack.config for other in records if other.attack.full_name == record.attack.full_name]
+    own = dict(record.attack.config)
+    told = [str(own.pop("target"))] if own.get("target") else []
+    for field in sorted(own):
+        [(usual, _)] = Counter(canonical(other.get(field)) for other in others).most_common(1)
+        told += [f"{field}={own[field]}"] if canonical(own[field]) != usual else []
+    return f"`{record.attack.full_name}`" + (f" ({', '.join(told)})" if told else "")
 
 
 def _label(record: Record, records: list[Record]) -> str:
@@ -44,10 +54,10 @@ def _label(record: Record, records: list[Record]) -> str:
 def _row(entry: Entry) -> str:
     seeds = ",".join(map(str, entry.seeds)) or entry.remark
     measured = " | ".join(f"{part.value:.3f}" if part else "-" for part in (entry.zero_shot, entry.probe))
-    return f"{seeds} | {_attack(entry)} | {measured} | {_of(entry.neutralised)}"
+    return f"{seeds} | {_success(entry)} | {measured} | {_of(entry.neutralised)}"
 
 
-def _attack(entry: Entry) -> str:
+def _success(entry: Entry) -> str:
     if entry.asr is None or entry.base is None:
         return "- | - | -"
     asr, interval = entry.asr, entry.asr.wilson()

@@ -24,3 +24,13 @@ def test_seeds_are_pooled_and_the_latest_record_of_a_seed_counts(tmp_path: Path)
     [row] = shown(tmp_path / "board", old, new, ran(seed=11, asr=(70, 100)))
     assert row[:3] == ["`backdoor_badnet` (vegetable)", "`none`", "10,11"]
     assert row[3].startswith("160/200 = 0.800") and row[4:] == ["0.020", "+0.780", "0.400", "0.600", "0/200"]
+
+
+def test_a_budget_that_is_not_the_usual_one_has_a_row_of_its_own_that_says_so(tmp_path: Path) -> None:
+    usual = [ran(seed=seed, asr=(90, 100)) for seed in (10, 11)]
+    found = shown(tmp_path / "board", *usual, ran(seed=10, asr=(20, 100), settings={"attack.rate": 0.003}))
+    assert [row[0] for row in found] == [
+        "`backdoor_badnet` (vegetable)",
+        "`backdoor_badnet` (vegetable, rate=0.003)",
+    ]
+    assert [row[3].split(" =")[0] for row in found] == ["180/200", "20/100"]
