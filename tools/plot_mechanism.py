@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from poisonbench.leaderboard.keys import canonical
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
 
@@ -55,11 +56,16 @@ def main(board: Path, tier: str, defense: str, picture: Path) -> None:
 
 
 def _panels(board: Path, tier: str, defense: str) -> dict[str, list[Record]]:
-    panels: dict[str, list[Record]] = {}
+    """The records of every attack, of the one configuration that has most."""
+    alike: dict[tuple[str, str], list[Record]] = {}
     for record in published(board / "records").values():
         meant = (record.tier, record.defense.name, record.status) == (tier, defense, "done")
         if meant and record.poison and record.poison.count:
-            panels.setdefault(record.attack.name, []).append(record)
+            key = canonical([record.attack.config, record.defense.config])
+            alike.setdefault((record.attack.full_name, key), []).append(record)
+    panels: dict[str, list[Record]] = {}
+    for (attack, _), records in alike.items():
+        panels[attack] = max(panels.get(attack, []), records, key=len)
     return panels
 
 
