@@ -16,17 +16,13 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from caption_sample import manifest_of
-from ot_tokens import opened, read_by
-from separability import BATCH, REFERENCES, Passing, shares
+from ot_tokens import read_by, seen_by
+from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.neighbours import on_ring
 from poisonbench.defenses.otcclip.separation import standardised
-from poisonbench.errors import UserError
-from poisonbench.pairs import Pairs, Rows
-from poisonbench.randomness import numpy_rng, torch_rng
-from poisonbench.towers import Towers
+from poisonbench.randomness import numpy_rng
 
 WIDE = 5 / 32
 """Width of the blur, as a share of the image side."""
@@ -51,7 +47,8 @@ def turned(images: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
+Look = Callable[[Tensor], Tensor]
+LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
     "blurred": blurred,
     "grey": grey,
@@ -63,16 +60,10 @@ LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--level", default=0.1, show_default=True, help="Share of the mismatched pairs that passes.")
 @click.option("--device", default="cpu", show_default=True)
-def main(checkpoints: tuple[Path, ...], level: float, device: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a table.")
+def main(checkpoints: tuple[Path, ...], level: float, device: str, as_json: bool) -> None:
     """Pass rates of clean pairs and poisons under every disturbance."""
-    click.echo("| cell | look | clean pairs pass | poisons pass |\n|---|---|---|---|")
-    for checkpoint in checkpoints:
-        try:
-            found = list(measured(checkpoint, level, device))
-        except UserError as error:
-            raise click.UsageError(str(error)) from None
-        for one in found:
-            click.echo(f"| {one.cell} | {one.measure} | {one.clean:.2f} | {one.poisons:.2f} |")
+    report(checkpoints, lambda checkpoint: measured(checkpoint, level, device), as_json)
 
 
 def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
@@ -81,16 +72,12 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     Raises:
         UserError: for a checkpoint that cannot be read or that was trained without poisons.
     """
-    data, towers = opened(checkpoint, device)
-    manifest = manifest_of(checkpoint)
-    pairs, poisons = manifest.apply(data.train, data.targets), manifest.rows(len(data.train))
-    if not len(poisons):
-        raise UserError(f"{checkpoint}: this cell has no poisons to tell from clean pairs")
+    pairs, poisons, towers = poisoned(checkpoint, device)
     rows = numpy_rng("disturbances").permutation(len(pairs))[: len(pairs) // BATCH * BATCH]
     text = read_by(towers, [pairs.captions[row][0] for row in rows]).embedding
     bad = torch.from_numpy(np.isin(rows, poisons))
     fits = {
-        name: fits_of(embedded(towers, pairs, rows, look).to(text.device), text)
+        name: fits_of(seen_by(towers, pairs, rows, on_bytes(look)).embedding, text)
         for name, look in LOOKS.items()
     }
     passed = {name: own > torch.quantile(decoy, 1 - level) for name, (own, decoy) in fits.items()}
@@ -99,17 +86,14 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
 
 
-@torch.inference_mode()
-def embedded(towers: Towers, pairs: Pairs, rows: Rows, look: Callable[[Tensor], Tensor]) -> Tensor:
-    """Global embeddings of the disturbed images of rows: (len(rows), d)."""
-    parts = np.array_split(rows, 1 + len(rows) // 512)
-    return torch.cat([towers.image(look(pairs.images.fetch(part).float() / 255)).embedding for part in parts])
+def on_bytes(look: Look) -> Look:
+    """The look at images of bytes."""
+    return lambda images: look(images.float() / 255)
 
 
 def fits_of(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Standardised cosines of the own pairs and of decoys, in batches as in training: (n,) twice."""
-    draw = torch.randperm(BATCH - 1, generator=torch_rng("disturbances"))[:REFERENCES] + 1
-    shifts = [0, *draw.tolist()]
+    shifts = ring_of("disturbances")
     batches = zip(image.float().split(BATCH), text.float().split(BATCH), strict=True)
     judged = [standardised(on_ring(some, own, shifts).cpu(), shifts) for some, own in batches]
     return torch.cat([own for own, _ in judged]), torch.cat([decoy for _, decoy in judged])

@@ -100,12 +100,14 @@ def opened(checkpoint: Path, device: str) -> tuple[Data, Towers]:
     return data, _towers(checkpoint, tier, data, device)
 
 
-def seen_by(towers: Towers, pairs: Pairs, rows: Rows) -> Features:
-    """What the image tower makes of rows, in plain views."""
+def seen_by(
+    towers: Towers, pairs: Pairs, rows: Rows, look: Callable[[Tensor], Tensor] = lambda images: images
+) -> Features:
+    """What the image tower makes of rows, in plain views or in a ``look`` at them as bytes."""
     import numpy as np
 
     parts = np.array_split(rows, 1 + len(rows) // TOGETHER)
-    return _joined(lambda part: towers.image(pairs.images.fetch(part)), parts)
+    return _joined(lambda part: towers.image(look(pairs.images.fetch(part))), parts)
 
 
 def read_by(towers: Towers, texts: Sequence[str]) -> Features:

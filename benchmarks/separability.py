@@ -7,16 +7,14 @@ poisons has no region that recurs more than the regions of all but a share of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from caption_sample import manifest_of
-from ot_tokens import opened, read_by, seen_by
+from ot_tokens import read_by, seen_by
+from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.losses import ring
@@ -24,35 +22,14 @@ from poisonbench.defenses.otcclip.neighbours import on_ring
 from poisonbench.defenses.otcclip.recurrence import Recurrence
 from poisonbench.defenses.otcclip.regions import worst_ring
 from poisonbench.defenses.otcclip.separation import standardised
-from poisonbench.errors import UserError
-from poisonbench.randomness import numpy_rng, torch_rng
+from poisonbench.randomness import numpy_rng
 from poisonbench.towers import Features
 
-BATCH, REFERENCES = 64, 24
 PLANS = (0.1, 10, "torch")
 LEVELS = (0.05, 0.1, 0.25)
 SHARES = (0.02, 0.05, 0.1)
 SOUND = 0.1
 """Level of the pairs that recurrence takes for sound."""
-
-
-@dataclass(frozen=True)
-class Passing:
-    """What passes a test.
-
-    Attributes:
-        cell: the folder of the model.
-        measure: what is tested.
-        level: share of the decoys that pass; for recurrence, of the sound clean images that recur.
-        clean: share of the clean pairs that pass.
-        poisons: share of the poisons that pass.
-    """
-
-    cell: str
-    measure: str
-    level: float
-    clean: float
-    poisons: float
 
 
 @click.command()
@@ -62,19 +39,7 @@ class Passing:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a table.")
 def main(checkpoints: tuple[Path, ...], clean: int, device: str, as_json: bool) -> None:
     """Pass rates of clean pairs and poisons under every measure."""
-    if not as_json:
-        click.echo("| cell | measure | level | clean pairs pass | poisons pass |\n|---|---|---|---|---|")
-    for checkpoint in checkpoints:
-        try:
-            found = list(measured(checkpoint, clean, device))
-        except UserError as error:
-            raise click.UsageError(str(error)) from None
-        for one in found:
-            click.echo(
-                json.dumps(asdict(one))
-                if as_json
-                else f"| {one.cell} | {one.measure} | {one.level:g} | {one.clean:.2f} | {one.poisons:.2f} |"
-            )
+    report(checkpoints, lambda checkpoint: measured(checkpoint, clean, device), as_json)
 
 
 def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
@@ -83,11 +48,7 @@ def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
     Raises:
         UserError: for a checkpoint that cannot be read or that was trained without poisons.
     """
-    data, towers = opened(checkpoint, device)
-    manifest = manifest_of(checkpoint)
-    pairs, poisons = manifest.apply(data.train, data.targets), manifest.rows(len(data.train))
-    if not len(poisons):
-        raise UserError(f"{checkpoint}: this cell has no poisons to tell from clean pairs")
+    pairs, poisons, towers = poisoned(checkpoint, device)
     rng = numpy_rng("separability")
     others = np.setdiff1d(np.arange(len(pairs)), poisons)
     rows = rng.permutation(np.concatenate([poisons, rng.permutation(others)[:clean]]))
@@ -109,8 +70,7 @@ def measured(checkpoint: Path, clean: int, device: str) -> Iterator[Passing]:
 
 def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
     """Standardised fits of own pairs and decoys by measure, in batches as in training."""
-    draw = torch.randperm(BATCH - 1, generator=torch_rng("separability"))[:REFERENCES] + 1
-    shifts = [0, *draw.tolist()]
+    shifts = ring_of("separability")
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for at in range(0, len(image.embedding), BATCH):
         some, own = (part_of(side, slice(at, at + BATCH)) for side in (image, text))
@@ -149,11 +109,6 @@ def recurrence(image: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> tuple
 def part_of(features: Features, rows: slice) -> Features:
     """Some rows of features."""
     return Features(features.embedding[rows], features.tokens[rows], features.mask[rows])
-
-
-def shares(passes: Tensor, bad: Tensor) -> tuple[float, float]:
-    """The shares of clean rows and of poisons that pass."""
-    return float(passes[~bad].float().mean()), float(passes[bad].float().mean())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw what OTCCLIP does to poisons and clean pairs, epoch by epoch: ``python tools/plot_mechanism.py leaderboards``.
+"""Draw what OTCCLIP does to poisons and clean pairs, epoch by epoch: ``python -m tools.plot_mechanism leaderboards``.
 
 Reads the histories of published records, draws mean and range over seeds, writes ``docs/otcclip_mechanism.svg``.
 Needs matplotlib (``pip install -e '.[docs]'``).
@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from poisonbench.leaderboard.keys import canonical
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
+from tools.vary_table import default_of, deviations, fields_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CURVES = {
@@ -56,16 +56,13 @@ def main(board: Path, tier: str, defense: str, picture: Path) -> None:
 
 
 def _panels(board: Path, tier: str, defense: str) -> dict[str, list[Record]]:
-    """The records of every attack, of the one configuration that has most."""
-    alike: dict[tuple[str, str], list[Record]] = {}
+    """The records of every attack at the tier's settings."""
+    panels: dict[str, list[Record]] = {}
     for record in published(board / "records").values():
         meant = (record.tier, record.defense.name, record.status) == (tier, defense, "done")
-        if meant and record.poison and record.poison.count:
-            key = canonical([record.attack.config, record.defense.config])
-            alike.setdefault((record.attack.full_name, key), []).append(record)
-    panels: dict[str, list[Record]] = {}
-    for (attack, _), records in alike.items():
-        panels[attack] = max(panels.get(attack, []), records, key=len)
+        attacked = record.poison and record.poison.count
+        if meant and attacked and not deviations(fields_of(record), default_of(record)):
+            panels.setdefault(record.attack.full_name, []).append(record)
     return panels
 
 

@@ -1,17 +1,17 @@
-"""Prints the README's results table from the published records: ``python tools/results_table.py leaderboards``."""
+"""Prints the README's results table from the published records: ``python -m tools.results_table leaderboards``."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import click
 
 from poisonbench.leaderboard.entries import Entry, summarise
 from poisonbench.leaderboard.intervals import Count
-from poisonbench.leaderboard.keys import canonical
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
+from tools.vary_table import default_of, deviations, fields_of
 
 HEADER = "| attack | defence | seeds | ASR (95% interval) | base | gain | zero-shot | probe | neutralised |"
 
@@ -24,20 +24,18 @@ def main(board: Path, tier: str) -> None:
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
-        groups[_attack_label(record, records), _label(record, records)].append(record)
+        groups[_attack_label(record), _label(record, records)].append(record)
     click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
     for (attack, defense), records in sorted(groups.items()):
         click.echo(f"| {attack} | {defense} | {_row(summarise(records, []))} |")
 
 
-def _attack_label(record: Record, records: list[Record]) -> str:
-    """The attack, its target, and the fields in which it differs from most published records of its name."""
-    others = [other.attack.config for other in records if other.attack.full_name == record.attack.full_name]
-    own = dict(record.attack.config)
-    told = [str(own.pop("target"))] if own.get("target") else []
-    for field in sorted(own):
-        [(usual, _)] = Counter(canonical(other.get(field)) for other in others).most_common(1)
-        told += [f"{field}={own[field]}"] if canonical(own[field]) != usual else []
+def _attack_label(record: Record) -> str:
+    """The attack, its target, and the other fields in which it differs from the tier's."""
+    own, unusual = record.attack.config, deviations(fields_of(record), default_of(record)) - {"attack.target"}
+    fields = [field.removeprefix("attack.") for field in sorted(unusual) if field.startswith("attack.")]
+    told = [str(own["target"])] if own.get("target") else []
+    told += [f"{field}={own[field]}" for field in fields]
     return f"`{record.attack.full_name}`" + (f" ({', '.join(told)})" if told else "")
 
 
