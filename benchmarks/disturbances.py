@@ -3,51 +3,32 @@
 A trigger that was learned speaks for the target until something breaks it: a turn breaks a wave, a lack of colour a tone curve.
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
 OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
-fits better than all but a share of the mismatched ones, and what share of the poisons?
+fits better than all but a share of the mismatched ones, and what share of the poisons? The last line of a cell says what a
+scout of OTCCLIP would not suspect, were it this model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from math import sqrt
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ot_tokens import read_by, seen_by
 from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.looks import Look, blurred, grey, turned
 from poisonbench.defenses.otcclip.neighbours import on_ring
-from poisonbench.defenses.otcclip.separation import standardised
-from poisonbench.randomness import numpy_rng
+from poisonbench.defenses.otcclip.scout import suspected_by
+from poisonbench.defenses.otcclip.separation import pictures, standardised
+from poisonbench.randomness import numpy_rng, torch_rng
 
-WIDE = 5 / 32
-"""Width of the blur, as a share of the image side."""
+SCOUT = OTCCLIPConfig()
+"""Its defaults say what share is suspected."""
 
-
-def blurred(images: Tensor) -> Tensor:
-    """Every pixel the mean of the square around it."""
-    reach = max(1, round(WIDE * images.shape[-1] / 2))
-    return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
-
-
-def grey(images: Tensor) -> Tensor:
-    """Without colour."""
-    return images.mean(dim=1, keepdim=True).expand_as(images)
-
-
-def turned(images: Tensor) -> Tensor:
-    """Turned by 45 degrees; what comes in from outside continues the border."""
-    half = sqrt(0.5)
-    turn = torch.tensor([[half, -half, 0.0], [half, half, 0.0]]).to(images).expand(len(images), 2, 3)
-    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-Look = Callable[[Tensor], Tensor]
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
     "blurred": blurred,
@@ -84,6 +65,10 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
+    suspected = suspected_by(
+        towers, pairs.images, pictures(pairs.images), SCOUT.scouted, SCOUT.crowd, torch_rng("disturbances")
+    )
+    yield Passing(checkpoint.parent.name, "scout", SCOUT.scouted, *shares(~suspected[rows], bad))
 
 
 def on_bytes(look: Look) -> Look:

@@ -26,6 +26,10 @@ class OTCCLIPConfig(DefenseConfig):
         copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
         regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that one region cannot vouch
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
+        scouted: share of the pictures that a scout, a plain model trained beforehand, casts suspicion on; 0 sends none.
+        burden: of those pictures' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
+            the whole run.
+        crowd: neighbours per picture whose agreement the scout looks at.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
         references: mismatched captions per image in the test of soundness.
@@ -60,6 +64,9 @@ class OTCCLIPConfig(DefenseConfig):
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
+    scouted: float = Field(0.15, ge=0, lt=1)
+    burden: float = Field(0.25, ge=0, le=1)
+    crowd: int = Field(32, ge=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)

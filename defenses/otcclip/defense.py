@@ -17,6 +17,7 @@ from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
+from poisonbench.defenses.otcclip.scout import suspects
 from poisonbench.defenses.otcclip.separation import pictures
 from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
 from poisonbench.lab import Lab
@@ -47,8 +48,8 @@ class OTCCLIP(Defense):
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "regions": 1, "recurring": 0,
-            "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "scouted": 0, "regions": 1,
+            "recurring": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
     }  # fmt: skip
@@ -71,7 +72,8 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         how = Transport(eps=config.eps, backend=config.backend)
-        self.judge = Judge(config, lab.pairs.images, groups)
+        share = config.scouted if config.reassign == "suspicious" else 0.0
+        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, share, config.crowd))
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0

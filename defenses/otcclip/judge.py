@@ -45,12 +45,14 @@ class Judge:
         neighbours: recent sound pairs, whose agreement may count.
     """
 
-    def __init__(self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor) -> None:
-        """``groups`` (n,) numbers the picture of every row of ``pictures``."""
+    def __init__(
+        self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, suspected: Tensor
+    ) -> None:
+        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``suspected`` (n,) must fit better than others."""
         self.separation = Separation(groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
         self.recurrence = Recurrence(groups, config.memory, config.recurring)
-        self._config, self._pictures = config, pictures
+        self._config, self._pictures, self._suspected = config, pictures, suspected
 
     @torch.no_grad()
     def judge(
@@ -66,15 +68,15 @@ class Judge:
             shifts: the ring offsets of the references, 0 first.
         """
         rows, config = batch.rows, self._config
-        trusted = torch.ones(len(rows), dtype=torch.bool)
+        trusted = ~self._suspected[rows]
         if len(shifts) <= FEWEST:
-            return Verdict(trusted, ~trusted)
+            return Verdict(trusted, torch.zeros_like(trusted))
         looks = self._looks(batch, towers, image)
         copies = self.separation.groups[rows]
         judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
         own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
-        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._level(batch.progress))
-        recurring = ~trusted
+        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._levels(batch))
+        recurring = torch.zeros_like(trusted)
         if config.recurring:
             recurring = self.recurrence.recurring(rows, looks, sound)
             self.recurrence.add(rows, looks[0], unfit, sound & ~recurring)
@@ -85,8 +87,11 @@ class Judge:
         if self._config.neighbours:
             self.neighbours.add(image.embedding, own.embedding, self.separation.groups[rows])
 
-    def _level(self, progress: float) -> float:
-        return self._config.level + progress * (self._config.final_level - self._config.level)
+    def _levels(self, batch: Batch) -> Tensor:
+        """The share of decoys that may pass, for every row of the batch."""
+        config = self._config
+        level = config.level + batch.progress * (config.final_level - config.level)
+        return level * torch.where(self._suspected[batch.rows], config.burden, 1.0)
 
     def _evidence(
         self, image: Features, own: Features, shifts: list[int], copies: Tensor, scale: Tensor

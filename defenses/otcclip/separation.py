@@ -77,14 +77,14 @@ class Separation:
         self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
         self._decoys = torch.zeros(0)
 
-    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: Tensor | float) -> tuple[Tensor, Tensor]:
         """Weigh the evidence of a batch and say which pairs are sound, and which fit no better than a typical decoy.
 
         Args:
             rows: int64 (b,).
             own: (b,) standardised fit of the own pairs.
             decoy: (b,) standardised fit of mismatched pairs.
-            level: share of decoys that may pass.
+            level: share of decoys that may pass, one for all or (b,).
 
         Returns:
             Two bool (b,).

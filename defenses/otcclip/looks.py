@@ -1,0 +1,36 @@
+"""Disturbed looks at images (b, 3, side, side) in [0, 1]: what a picture shows survives each of them, a trigger seldom all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WIDE = 5 / 32
+"""Width of the blur, as a share of the image side."""
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Every pixel the mean of the square around it."""
+    reach = max(1, round(WIDE * images.shape[-1] / 2))
+    return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Without colour."""
+    return images.mean(dim=1, keepdim=True).expand_as(images)
+
+
+def turned(images: Tensor) -> Tensor:
+    """Turned by 45 degrees; what comes in from outside continues the border."""
+    half = sqrt(0.5)
+    turn = torch.tensor([[half, -half, 0.0], [half, half, 0.0]]).to(images).expand(len(images), 2, 3)
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+Look = Callable[[Tensor], Tensor]
+DISTURBED: tuple[Look, ...] = (blurred, grey, turned)

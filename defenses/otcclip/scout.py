@@ -1,0 +1,117 @@
+"""A scout goes ahead: a plain model that may learn the trigger, so that the trigger gives the poisons away.
+
+In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour or a
+turn breaks most triggers, and then the crowd comes apart, while pictures that are alike stay together. So every image is
+asked how much of their agreement its nearest neighbours lose, and then shares their answers, and their neighbours', since a
+poison is seldom alone. No caption is needed, and no poison is known. All of it is our reconstruction.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from poisonbench.defense import Objective
+from poisonbench.defenses.otcclip.looks import DISTURBED, Look
+from poisonbench.lab import Lab
+from poisonbench.pairs import ImageStore
+from poisonbench.towers import Towers
+
+BLOCK = 16384
+"""Pictures among which neighbours are sought: the cost grows with the data, not with its square."""
+
+CHUNK = 1024
+SHARINGS = 3
+"""How often every picture takes the mean of its neighbours' answers."""
+
+
+def suspects(lab: Lab, groups: Tensor, share: float, crowd: int) -> Tensor:
+    """Train a scout and suspect the pictures whose crowds come apart most.
+
+    Args:
+        lab: the workplace.
+        groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
+        share: of the pictures to suspect; with 0 nobody is, and no scout is trained.
+        crowd: neighbours per picture.
+
+    Returns:
+        bool (n,), the same for all rows of a picture.
+    """
+    if not share:
+        return torch.zeros(len(groups), dtype=torch.bool)
+    lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
+    scout = lab.train(Objective())
+    return suspected_by(scout, lab.pairs.images, groups, share, crowd, lab.rng("scout"))
+
+
+def suspected_by(
+    scout: Towers, images: ImageStore, groups: Tensor, share: float, crowd: int, rng: torch.Generator
+) -> Tensor:
+    """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
+    rows = first_rows(groups)
+    strange = torch.zeros(len(rows))
+    order = torch.randperm(len(rows), generator=rng)
+    for block in order.tensor_split(-(-len(order) // BLOCK)):
+        looks = torch.stack([_seen(scout, images, rows[block], look) for look in (_as_it_is, *DISTURBED)])
+        strange[block] = scattering(looks, min(crowd, len(block) - 1)).cpu()
+    return (strange > torch.quantile(strange, 1 - share))[groups]
+
+
+def first_rows(groups: Tensor) -> Tensor:
+    """The first row of every picture: int64 (pictures,)."""
+    size = int(groups.max()) + 1
+    rows = torch.arange(len(groups))
+    return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
+
+
+def scattering(looks: Tensor, crowd: int) -> Tensor:
+    """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours: (n,).
+
+    Agreement is the length of the neighbours' mean; its loss is counted in typical deviations from the typical loss, the
+    largest over the disturbed looks.
+
+    Args:
+        looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
+        crowd: neighbours per picture, fewer than n; with none nothing scatters.
+    """
+    plain, *disturbed = looks
+    if crowd < 1:
+        return plain.new_zeros(len(plain))
+    near = _nearest(plain, crowd)
+    together = _agreement(plain, near)
+    lost = torch.stack([_standardised(together - _agreement(look, near)) for look in disturbed]).amax(dim=0)
+    for _ in range(SHARINGS):
+        lost = lost[near].mean(dim=1)
+    return lost
+
+
+def _nearest(points: Tensor, k: int) -> Tensor:
+    """The k most similar other points of every point (n, d): int64 (n, k)."""
+    found = []
+    for at in torch.arange(len(points), device=points.device).split(CHUNK):
+        similar = points[at] @ points.T
+        similar.scatter_(1, at[:, None], -torch.inf)
+        found.append(similar.topk(k, dim=1).indices)
+    return torch.cat(found)
+
+
+def _agreement(points: Tensor, near: Tensor) -> Tensor:
+    """The length of the mean of every point's neighbours: (n,)."""
+    return torch.cat([points[some].mean(dim=1).norm(dim=1) for some in near.split(CHUNK)])
+
+
+def _standardised(values: Tensor) -> Tensor:
+    deviation = values - values.median()
+    return deviation / deviation.abs().median().clamp_min(1e-6)
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
+
+
+@torch.inference_mode()
+def _seen(towers: Towers, images: ImageStore, rows: Tensor, look: Look, batch: int = 512) -> Tensor:
+    """Embeddings (n, d) of one look at the pictures of some rows."""
+    towers.eval()
+    parts = (images.fetch(part.numpy()).float() / 255 for part in rows.split(batch))
+    return torch.cat([towers.image(look(part)).embedding for part in parts])

@@ -1,0 +1,122 @@
+"""OTCCLIP's scout: crowds that come apart are suspected, copies share a verdict, and suspects must fit better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from poisonbench.conformance.data import tiny_data
+from poisonbench.conformance.defense_rehearsal import tiny_lab
+from poisonbench.defenses.otcclip import OTCCLIP
+from poisonbench.defenses.otcclip import defense as training
+from poisonbench.defenses.otcclip.scout import first_rows, scattering, suspects
+from poisonbench.defenses.otcclip.separation import Separation
+from poisonbench.lab import Lab
+from poisonbench.tier import Recipe
+from poisonbench.training import make_batch
+
+KINDS, EACH, POISONS, D = 24, 40, 48, 32
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return tiny_lab(tiny_data(), OTCCLIP.card)
+
+
+def around(points: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+    return F.normalize(points + noise * torch.randn(points.shape, generator=rng) / D**0.5, dim=1)
+
+
+def crowds(seed: int, broken: int) -> tuple[Tensor, Tensor]:
+    """Pictures of many kinds, some of which carry a trigger that one of three disturbed looks breaks: looks, poisons."""
+    rng = torch.Generator().manual_seed(seed)
+    kinds = F.normalize(torch.randn(KINDS, D, generator=rng), dim=1).repeat_interleave(EACH, 0)
+    poisons = torch.zeros(len(kinds), dtype=torch.bool)
+    poisons[torch.randperm(len(kinds), generator=rng)[:POISONS]] = True
+    trigger = F.normalize(torch.randn(D, generator=rng), dim=0)
+    marked = torch.where(poisons[:, None], trigger, kinds)
+    looks = [marked, *(kinds if look == broken else marked for look in range(3))]
+    return torch.stack([around(look, 0.7, rng) for look in looks]), poisons
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), broken=st.integers(0, 2), crowd=st.sampled_from([8, 16, 32]))
+def test_images_that_only_a_trigger_unites_scatter_most_whichever_look_breaks_it(
+    seed: int, broken: int, crowd: int
+) -> None:
+    looks, poisons = crowds(seed, broken)
+    strange = scattering(looks, crowd)
+    assert float(strange[poisons].quantile(0.1)) > float(strange[~poisons].quantile(0.95))
+
+
+def test_what_no_look_breaks_is_not_suspected_more_than_others() -> None:
+    looks, poisons = crowds(seed=0, broken=-1)
+    strange = scattering(looks, 16)
+    above = strange > strange.quantile(0.85)
+    assert float(above[poisons].float().mean()) < 0.5
+
+
+def test_the_order_of_pictures_does_not_matter() -> None:
+    looks, _ = crowds(seed=1, broken=0)
+    order = torch.randperm(looks.shape[1], generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(scattering(looks[:, order], 8), scattering(looks, 8)[order], atol=1e-5)
+
+
+def test_a_lonely_picture_does_not_scatter() -> None:
+    assert scattering(F.normalize(torch.ones(4, 1, D), dim=2), 0).tolist() == [0.0]
+
+
+def test_every_picture_is_represented_by_its_first_row() -> None:
+    assert first_rows(torch.tensor([2, 0, 0, 1, 2])).tolist() == [1, 3, 0]
+
+
+def test_about_the_share_is_suspected_and_copies_together(lab: Lab) -> None:
+    groups = torch.arange(len(lab.pairs)) // 2
+    found = suspects(lab, groups, 0.25, 8)
+    assert found.shape == (len(lab.pairs),)
+    assert torch.equal(found[0::2], found[1::2])
+    assert float(found.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(found, suspects(lab, groups, 0.25, 8)), "the same scout from the same seed"
+
+
+def test_no_share_sends_no_scout(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a scout was trained")
+
+    monkeypatch.setattr(Lab, "train", refuse)
+    assert not suspects(lab, torch.arange(len(lab.pairs)), 0, 8).any()
+    OTCCLIP({"reassign": "all"}).objective(lab)
+
+
+def test_suspects_must_fit_better_than_others() -> None:
+    separation = Separation(torch.arange(200), memory=0.5)
+    rows, fit = torch.arange(200), torch.full((200,), 1.1)
+    decoys = torch.linspace(-2, 2, 200)
+    level = torch.where(rows < 100, 0.25, 0.05)
+    sound, _ = separation.judge(rows, fit, decoys, level)
+    assert sound[:100].all() and not sound[100:].any()
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_suspects_without_a_chance_are_never_sound(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, progress: float
+) -> None:
+    suspected = torch.arange(len(lab.pairs)) % 2 == 0
+    monkeypatch.setattr(training, "suspects", lambda *_: suspected)
+    objective = OTCCLIP({"references": 4, "iterations": 3, "negatives": 2, "burden": 0}).objective(lab)
+    towers, recipe = lab.fresh("model").eval(), Recipe(epochs=2, batch=32, precision="fp32")
+    batch = make_batch(lab.loader(), objective, recipe, np.arange(32), 1, 0, 0, progress)
+    objective.loss(batch, towers)
+    assignment = objective.assignment()
+    assert assignment is not None
+    kept = torch.from_numpy(assignment.partner[:32]) == torch.arange(32)
+    assert not kept[suspected[:32]].any()
+    if progress == 0:
+        assert kept[~suspected[:32]].all()
