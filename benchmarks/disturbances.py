@@ -27,7 +27,7 @@ from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
 
 SCOUT = OTCCLIPConfig()
-"""Its defaults say what share is suspected."""
+"""Its defaults say who is suspected."""
 
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
@@ -66,9 +66,9 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     suspected = suspected_by(
-        towers, pairs.images, pictures(pairs.images), SCOUT.scouted, SCOUT.crowd, torch_rng("disturbances")
+        towers, pairs.images, pictures(pairs.images), SCOUT.outlying, SCOUT.crowd, torch_rng("disturbances")
     )
-    yield Passing(checkpoint.parent.name, "scout", SCOUT.scouted, *shares(~suspected[rows], bad))
+    yield Passing(checkpoint.parent.name, "scout", SCOUT.outlying, *shares(~suspected[rows], bad))
 
 
 def on_bytes(look: Look) -> Look:

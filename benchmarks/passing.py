@@ -31,8 +31,8 @@ class Passing:
     Attributes:
         cell: the folder of the model.
         measure: what is tested.
-        level: share of the decoys that pass; for recurrence, of the sound clean images that recur; for a scout, of the pictures
-            that it suspects.
+        level: share of the decoys that pass; for recurrence, of the sound clean images that recur; for a scout, the deviations
+            from which it suspects.
         clean: share of the clean pairs that pass.
         poisons: share of the poisons that pass.
     """

@@ -26,8 +26,9 @@ class OTCCLIPConfig(DefenseConfig):
         copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
         regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that one region cannot vouch
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
-        scouted: share of the pictures that a scout, a plain model trained beforehand, casts suspicion on; 0 sends none.
-        burden: of those pictures' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
+        outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
+            beforehand, suspects; 0 sends none.
+        burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
             the whole run.
         crowd: neighbours per picture whose agreement the scout looks at.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
@@ -57,15 +58,15 @@ class OTCCLIPConfig(DefenseConfig):
 
     reassign: Literal["suspicious", "all"] = "suspicious"
     every: int = Field(2, ge=1)
-    level: float = Field(0.4, gt=0, lt=1)
-    final_level: float = Field(0.2, gt=0, lt=1)
+    level: float = Field(0.5, gt=0, lt=1)
+    final_level: float = Field(0.25, gt=0, lt=1)
     memory: float = Field(0.5, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
-    scouted: float = Field(0.15, ge=0, lt=1)
-    burden: float = Field(0.25, ge=0, le=1)
+    outlying: float = Field(4.0, ge=0)
+    burden: float = Field(0.1, ge=0, le=1)
     crowd: int = Field(32, ge=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)

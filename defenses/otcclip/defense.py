@@ -48,7 +48,7 @@ class OTCCLIP(Defense):
 
     presets: ClassVar[Presets] = {
         "every_image": {
-            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "scouted": 0, "regions": 1,
+            "reassign": "all", "every": 2, "weight": 1, "copies": "many", "outlying": 0, "regions": 1,
             "recurring": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
@@ -72,8 +72,8 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         how = Transport(eps=config.eps, backend=config.backend)
-        share = config.scouted if config.reassign == "suspicious" else 0.0
-        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, share, config.crowd))
+        outlying = config.outlying if config.reassign == "suspicious" else 0.0
+        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, outlying, config.crowd))
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0

@@ -25,27 +25,28 @@ SHARINGS = 3
 """How often every picture takes the mean of its neighbours' answers."""
 
 
-def suspects(lab: Lab, groups: Tensor, share: float, crowd: int) -> Tensor:
+def suspects(lab: Lab, groups: Tensor, outlying: float, crowd: int) -> Tensor:
     """Train a scout and suspect the pictures whose crowds come apart most.
 
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
-        share: of the pictures to suspect; with 0 nobody is, and no scout is trained.
+        outlying: median absolute deviations above the median from which a picture is suspected; with 0 nobody is, and no scout
+            is trained.
         crowd: neighbours per picture.
 
     Returns:
         bool (n,), the same for all rows of a picture.
     """
-    if not share:
+    if not outlying:
         return torch.zeros(len(groups), dtype=torch.bool)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
-    return suspected_by(scout, lab.pairs.images, groups, share, crowd, lab.rng("scout"))
+    return suspected_by(scout, lab.pairs.images, groups, outlying, crowd, lab.rng("scout"))
 
 
 def suspected_by(
-    scout: Towers, images: ImageStore, groups: Tensor, share: float, crowd: int, rng: torch.Generator
+    scout: Towers, images: ImageStore, groups: Tensor, outlying: float, crowd: int, rng: torch.Generator
 ) -> Tensor:
     """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
     rows = first_rows(groups)
@@ -54,7 +55,7 @@ def suspected_by(
     for block in order.tensor_split(-(-len(order) // BLOCK)):
         looks = torch.stack([_seen(scout, images, rows[block], look) for look in (_as_it_is, *DISTURBED)])
         strange[block] = scattering(looks, min(crowd, len(block) - 1)).cpu()
-    return (strange > torch.quantile(strange, 1 - share))[groups]
+    return (_standardised(strange) > outlying)[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from poisonbench.training import Training, fit, make_batch, state_of
 
 RECIPE = Recipe(epochs=2, batch=32, precision="fp32")
 ROWS = 160
-QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2, "scouted": 0}
+QUICK: dict[str, Any] = {"references": 4, "iterations": 3, "negatives": 2, "outlying": 0}
 PLAIN_CLIP: dict[str, Any] = {
     "views": 1,
     "regions": 1,
@@ -40,7 +40,7 @@ PLAIN_CLIP: dict[str, Any] = {
 FORMS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "no warm-up": {"warmup": 0},
-    "a scout": {"scouted": 0.2, "crowd": 8},
+    "a scout": {"outlying": 1, "crowd": 8},
     "all": {"reassign": "all"},
     "all, in every epoch": {"reassign": "all", "every": 1},
     "positive": {"form": "positive"},
