@@ -1,8 +1,9 @@
 """What a training defence costs: ``python benchmarks/defense_cost.py [--tier clipart] [--device cuda] [--json]``.
 
 Every pre-training defence runs through all epochs of the tier's recipe at its defaults there, on few steps per epoch, so that
-passes made only in some epochs count with their share. Its time per batch of pairs and its peak memory are divided by
-those of plain CLIP with as many views, augmented alike. Every measurement is a process of its own, since peaks never fall.
+passes made only in some epochs, and what is trained beforehand, count with their share. Its time per batch of pairs and its
+peak memory are divided by those of plain CLIP with as many views, augmented alike. Every measurement is a process of its own,
+since peaks never fall.
 The pairs are the embedded ones at the tier's image side, whatever the tier's own data: costs do not depend on what they show.
 """
 
@@ -141,17 +142,20 @@ def measure(job: Job) -> Cost:
 
 
 def _run(defense: Defense, lab: Lab, steps: int) -> tuple[Look, float]:
-    """Train once; gives how the objective looks at rows, and milliseconds per batch of pairs."""
+    """Train once; gives how the objective looks at rows, and milliseconds per batch of pairs, with what comes beforehand."""
     from poisonbench.training import fit
 
-    objective, towers, loader, recipe = defense.objective(lab), lab.fresh("model"), lab.loader(), lab.recipe
+    started = time.perf_counter()
+    objective = defense.objective(lab)
+    ahead = time.perf_counter() - started
+    towers, loader, recipe = lab.fresh("model"), lab.loader(), lab.recipe
     look = Look(objective.views, objective.images or recipe.images, objective.texts or recipe.texts)
     loader.tokens(
         np.arange(1), look.texts, epoch=1
     )  # the table of all captions is made once per run, however long
     started = time.perf_counter()
     fit(towers, objective, loader, recipe, lab.progress)
-    return look, 1000 * (time.perf_counter() - started) / (recipe.epochs * steps)
+    return look, 1000 * (ahead + time.perf_counter() - started) / (recipe.epochs * steps)
 
 
 def _defense(subject: str | Look, tier: Tier) -> Defense:
