@@ -20,7 +20,7 @@ from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.looks import Look, blurred, grey, turned
+from poisonbench.defenses.otcclip.looks import DISTURBED, Look
 from poisonbench.defenses.otcclip.neighbours import on_ring
 from poisonbench.defenses.otcclip.scout import suspected_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
@@ -31,9 +31,7 @@ SCOUT = OTCCLIPConfig()
 
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
-    "blurred": blurred,
-    "grey": grey,
-    "turned": turned,
+    **{look.__name__: look for look in DISTURBED},
 }
 
 

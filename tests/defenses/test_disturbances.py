@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from disturbances import LOOKS, blurred, fits_of, grey, main, turned
+from disturbances import LOOKS, fits_of, main
+
+from poisonbench.defenses.otcclip.looks import blurred, grey, turned
 
 
 @pytest.mark.parametrize("side", [32, 48, 224])
