@@ -42,7 +42,7 @@ class OTCCLIP(Defense):
         paper="arXiv:2509.18717",
         year=2025,
         track="pre-training",
-        reconstruction="Layers, marginals, entropy, pool, period, separation, recurring regions and weights are our inference; "
+        reconstruction="Layers, marginals, entropy, pool, period, the scout, separation, recurring regions and weights are ours; "
         "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from poisonbench.defenses.otcclip.bounds import fast_type
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
-from poisonbench.defenses.otcclip.running import Running
+from poisonbench.defenses.otcclip.running import Recent, Running
 from poisonbench.pool import Pool
 from poisonbench.towers import Features
 
@@ -26,8 +26,6 @@ NEAREST = 16
 """Tokens of a pool that make a crowd."""
 TOGETHER = 64
 """Images whose products with a pool are made at a time."""
-RECENT = 4096
-"""Rows that the running threshold is taken from."""
 
 
 class Recurrence:
@@ -42,7 +40,7 @@ class Recurrence:
     def __init__(self, groups: Tensor, memory: float, share: float) -> None:
         """What recurs more than all but a ``share`` of the sound rows is found; ``groups`` (n,) numbers the pictures."""
         self.scores, self.unfit, self.sound = Running(len(groups), memory), Pool(IMAGES), Pool(IMAGES)
-        self._groups, self._share, self._recent = groups, share, torch.zeros(0)
+        self._groups, self._share, self._recent = groups, share, Recent()
 
     def recurring(self, rows: Tensor, looks: Sequence[Features], sound: Tensor) -> Tensor:
         """Which of b images carry what recurs, in any look at them.
@@ -59,8 +57,8 @@ class Recurrence:
             return torch.zeros(len(rows), dtype=torch.bool)
         now = torch.stack([self.by_place(rows, look).amax(dim=1) for look in looks]).amax(dim=0).cpu()
         score = self.scores.update(rows, now)
-        self._recent = torch.cat([self._recent, score[sound]])[-RECENT:]
-        return score > (torch.quantile(self._recent, 1 - self._share) if len(self._recent) else torch.inf)
+        self._recent.add(score[sound])
+        return score > self._recent.above(self._share)
 
     def place(self, rows: Tensor, look: Features) -> Tensor:
         """The place of each of b images that recurs most: int64 (b,)."""
@@ -86,15 +84,14 @@ class Recurrence:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Scores, pools and threshold as tensors."""
-        return {**kept(self._parts()), "recent": self._recent.clone()}
+        return kept(self._parts())
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         restore(self._parts(), state)
-        self._recent = state["recent"].clone()
 
     def _parts(self) -> dict[str, Part]:
-        return {"scores": self.scores, "unfit": self.unfit, "sound": self.sound}
+        return {"scores": self.scores, "unfit": self.unfit, "sound": self.sound, "recent": self._recent}
 
 
 def _real(look: Features) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is known of every row, averaged over the epochs."""
+"""What is known of every row, averaged over the epochs, and what was seen lately of all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+RECENT = 4096
+"""Values that are recent."""
 
 
 class Running:
@@ -35,3 +38,32 @@ class Running:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.mean, self.seen = state["mean"].clone(), state["seen"].clone()
+
+
+class Recent:
+    """The last ``RECENT`` values seen, as a sample that thresholds are taken from.
+
+    Attributes:
+        values: (m,), newest last.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self.values = torch.zeros(0)
+
+    def add(self, values: Tensor) -> None:
+        """Take in values (b,); the oldest go."""
+        self.values = torch.cat([self.values, values])[-RECENT:]
+
+    def above(self, share: Tensor | float) -> Tensor:
+        """The value that only a ``share`` of the recent ones exceed, infinite where none was seen: of the shape of ``share``."""
+        below = torch.as_tensor(1 - share)
+        return torch.quantile(self.values, below) if len(self.values) else torch.full_like(below, torch.inf)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The values."""
+        return {"values": self.values.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.values = state["values"].clone()

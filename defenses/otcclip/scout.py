@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.defense import Objective
-from poisonbench.defenses.otcclip.looks import DISTURBED, Look
+from poisonbench.defenses.otcclip.looks import DISTURBED
 from poisonbench.lab import Lab
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Towers
@@ -20,7 +20,12 @@ from poisonbench.towers import Towers
 BLOCK = 16384
 """Pictures among which neighbours are sought: the cost grows with the data, not with its square."""
 
+TOGETHER = 512
+"""Pictures that the scout looks at at a time."""
+
 CHUNK = 1024
+"""Pictures whose neighbours are sought, or gathered, at a time."""
+
 SHARINGS = 3
 """How often every picture takes the mean of its neighbours' answers."""
 
@@ -53,9 +58,9 @@ def suspected_by(
     strange = torch.zeros(len(rows))
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
-        looks = torch.stack([_seen(scout, images, rows[block], look) for look in (_as_it_is, *DISTURBED)])
+        looks = _looks(scout, images, rows[block])
         strange[block] = scattering(looks, min(crowd, len(block) - 1)).cpu()
-    return (_standardised(strange) > outlying)[groups]
+    return (_deviations(strange) > outlying)[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:
@@ -80,7 +85,7 @@ def scattering(looks: Tensor, crowd: int) -> Tensor:
         return plain.new_zeros(len(plain))
     near = _nearest(plain, crowd)
     together = _agreement(plain, near)
-    lost = torch.stack([_standardised(together - _agreement(look, near)) for look in disturbed]).amax(dim=0)
+    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in disturbed]).amax(dim=0)
     for _ in range(SHARINGS):
         lost = lost[near].mean(dim=1)
     return lost
@@ -101,18 +106,19 @@ def _agreement(points: Tensor, near: Tensor) -> Tensor:
     return torch.cat([points[some].mean(dim=1).norm(dim=1) for some in near.split(CHUNK)])
 
 
-def _standardised(values: Tensor) -> Tensor:
+def _deviations(values: Tensor) -> Tensor:
+    """How many median absolute deviations every value lies above the median: (n,)."""
     deviation = values - values.median()
     return deviation / deviation.abs().median().clamp_min(1e-6)
 
 
-def _as_it_is(images: Tensor) -> Tensor:
-    return images
-
-
 @torch.inference_mode()
-def _seen(towers: Towers, images: ImageStore, rows: Tensor, look: Look, batch: int = 512) -> Tensor:
-    """Embeddings (n, d) of one look at the pictures of some rows."""
+def _looks(towers: Towers, images: ImageStore, rows: Tensor) -> Tensor:
+    """Embeddings (1 + k, n, d) of the pictures of some rows, as they are and in every disturbed look."""
     towers.eval()
-    parts = (images.fetch(part.numpy()).float() / 255 for part in rows.split(batch))
-    return torch.cat([towers.image(look(part)).embedding for part in parts])
+    found = []
+    for part in rows.split(TOGETHER):
+        pictures = images.fetch(part.numpy()).float() / 255
+        views = (pictures, *(look(pictures) for look in DISTURBED))
+        found.append(torch.stack([towers.image(view).embedding for view in views]))
+    return torch.cat(found, dim=1)

@@ -16,12 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.parts import kept, restore
-from poisonbench.defenses.otcclip.running import Running
+from poisonbench.defenses.otcclip.parts import Part, kept, restore
+from poisonbench.defenses.otcclip.running import Recent, Running
 from poisonbench.pairs import ImageStore
-
-RECENT = 4096
-"""Decoys that the running threshold is taken from."""
 
 
 def standardised(fit: Tensor, shifts: list[int]) -> tuple[Tensor, Tensor]:
@@ -75,7 +72,7 @@ class Separation:
         self.groups, self.evidence = groups, Running(len(groups), memory)
         self._size = torch.bincount(groups)
         self._rows_of = torch.argsort(groups, stable=True).split(self._size.tolist())
-        self._decoys = torch.zeros(0)
+        self._decoys = Recent()
 
     def judge(self, rows: Tensor, own: Tensor, decoy: Tensor, level: Tensor | float) -> tuple[Tensor, Tensor]:
         """Weigh the evidence of a batch and say which pairs are sound, and which fit no better than a typical decoy.
@@ -91,11 +88,11 @@ class Separation:
         """
         self.evidence.update(rows, own)
         # a decoy has no history of its own; averaging shrinks evidence, so its single look is a conservative stand-in
-        self._decoys = torch.cat([self._decoys, decoy])[-RECENT:]
+        self._decoys.add(decoy)
         groups = self.groups[rows]
         weight = self._pooled(groups)
-        sound = weight > torch.quantile(self._decoys, 1 - level / self._size[groups].float())
-        return sound, weight <= self._decoys.median()
+        sound = weight > self._decoys.above(level / self._size[groups].float())
+        return sound, weight <= self._decoys.values.median()
 
     def _pooled(self, groups: Tensor) -> Tensor:
         """Mean evidence over the rows of each picture that were looked at."""
@@ -104,9 +101,11 @@ class Separation:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Evidence and decoys as tensors."""
-        return {**kept({"evidence": self.evidence}), "decoys": self._decoys.clone()}
+        return kept(self._parts())
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
-        restore({"evidence": self.evidence}, state)
-        self._decoys = state["decoys"].clone()
+        restore(self._parts(), state)
+
+    def _parts(self) -> dict[str, Part]:
+        return {"evidence": self.evidence, "decoys": self._decoys}
