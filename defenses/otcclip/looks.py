@@ -24,6 +24,12 @@ def grey(images: Tensor) -> Tensor:
     return images.mean(dim=1, keepdim=True).expand_as(images)
 
 
+def stretched(images: Tensor) -> Tensor:
+    """Every colour from its darkest to its brightest value stretched to the whole range, which undoes most tone curves."""
+    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(1 / 255)
+
+
 def turned(images: Tensor) -> Tensor:
     """Turned by 45 degrees; what comes in from outside continues the border."""
     half = sqrt(0.5)
@@ -33,4 +39,4 @@ def turned(images: Tensor) -> Tensor:
 
 
 Look = Callable[[Tensor], Tensor]
-DISTURBED: tuple[Look, ...] = (blurred, grey, turned)
+DISTURBED: tuple[Look, ...] = (blurred, grey, stretched, turned)

@@ -1,9 +1,9 @@
 """A scout goes ahead: a plain model that may learn the trigger, so that the trigger gives the poisons away.
 
-In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour or a
-turn breaks most triggers, and then the crowd comes apart, while pictures that are alike stay together. So every image is
-asked how much of their agreement its nearest neighbours lose, and then shares their answers, and their neighbours', since a
-poison is seldom alone. No caption is needed, and no poison is known. All of it is our reconstruction.
+In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
+stretch of the tones or a turn breaks most triggers, and then the crowd comes apart, while pictures that are alike stay
+together. So every image is asked how much of their agreement its nearest neighbours lose, and then shares their answers, and
+their neighbours', since a poison is seldom alone. No caption is needed, and no poison is known. All of it is our reconstruction.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from disturbances import LOOKS, fits_of, main
 
-from poisonbench.defenses.otcclip.looks import blurred, grey, turned
+from poisonbench.defenses.otcclip.looks import blurred, grey, stretched, turned
 
 
 @pytest.mark.parametrize("side", [32, 48, 224])
@@ -35,6 +37,19 @@ def test_blur_takes_fine_stripes_away_and_leaves_an_even_picture() -> None:
 def test_grey_has_one_value_in_all_channels() -> None:
     seen = grey(torch.rand(2, 3, 8, 8))
     assert torch.equal(seen[:, 0], seen[:, 1]) and torch.equal(seen[:, 0], seen[:, 2])
+
+
+@given(gains=st.lists(st.floats(0.2, 1.0), min_size=3, max_size=3), seed=st.integers(0, 2**31))
+def test_stretching_undoes_a_straight_tone_curve_of_every_colour(gains: list[float], seed: int) -> None:
+    images, gain = (
+        torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),
+        torch.tensor(gains).view(3, 1, 1),
+    )
+    toned = gain * images + (1 - gain) / 2
+    assert torch.allclose(stretched(toned), stretched(images), atol=1e-4)
+    assert torch.equal(stretched(torch.full((1, 3, 8, 8), 0.4)), torch.zeros(1, 3, 8, 8)), (
+        "nothing to stretch"
+    )
 
 
 def test_eight_turns_bring_a_disc_back_and_one_moves_a_bar() -> None:
