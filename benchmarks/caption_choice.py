@@ -121,7 +121,7 @@ def measured(sample: Sample, rules: list[Rule]) -> Iterator[dict[str, Any]]:
 
 def choose(sample: Sample, rule: Rule) -> Tensor:
     """The caption that the rule gives every image: int64 (q,)."""
-    images, text = sample.images, _first(sample.captions, rule.pool)
+    images, text = sample.images, sample.captions[: rule.pool]
     cosine = images.embedding.float() @ text.embedding.float().T
     visual, captions = _sets(images, text, rule.tokens)
     how = Transport(eps=rule.eps)
@@ -166,10 +166,6 @@ def _ill_fit(sample: Sample) -> Tensor:
     image = sample.images.embedding.float()
     own = (image * sample.own.float()).sum(dim=1, keepdim=True)
     return (image @ sample.captions.embedding.float().T > own).float().mean(dim=1).cpu()
-
-
-def _first(captions: Features, pool: int) -> Features:
-    return Features(captions.embedding[:pool], captions.tokens[:pool], captions.mask[:pool])
 
 
 def _sets(images: Features, text: Features, tokens: Tokens) -> tuple[TokenSets, TokenSets]:

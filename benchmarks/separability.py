@@ -73,7 +73,7 @@ def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
     shifts = ring_of("separability")
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for at in range(0, len(image.embedding), BATCH):
-        some, own = (part_of(side, slice(at, at + BATCH)) for side in (image, text))
+        some, own = (side[at : at + BATCH] for side in (image, text))
         near, fine = worst_ring(some, own, shifts, 0.5, *PLANS)
         fits = {
             "global cosine": on_ring(some.embedding, own.embedding, shifts),
@@ -100,15 +100,10 @@ def recurrence(image: Features, fits: dict[str, tuple[Tensor, Tensor]]) -> tuple
     found = Recurrence(rows, memory=0.0, share=min(SHARES))
     for _ in range(2):
         for some in rows.split(BATCH):
-            look = part_of(image, slice(int(some[0]), int(some[-1]) + 1))
+            look = image[int(some[0]) : int(some[-1]) + 1]
             found.recurring(some, [look], sound[some])
             found.add(some, look, unfit[some], sound[some])
     return found.scores.mean, sound
-
-
-def part_of(features: Features, rows: slice) -> Features:
-    """Some rows of features."""
-    return Features(features.embedding[rows], features.tokens[rows], features.mask[rows])
 
 
 if __name__ == "__main__":

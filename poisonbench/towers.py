@@ -38,6 +38,10 @@ class Features:
     tokens: Tensor
     mask: Tensor
 
+    def __getitem__(self, rows: Tensor | slice) -> Features:
+        """The features of some rows, an index (k,) on the same device, bool (b,) or a slice."""
+        return Features(self.embedding[rows], self.tokens[rows], self.mask[rows])
+
 
 class Towers(nn.Module):
     """An image and a text tower with one logit scale.

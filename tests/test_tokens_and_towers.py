@@ -196,3 +196,13 @@ def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
         build_towers("ViT-B-23", TOKENIZER, seed=0, device="cpu", bf16=False)
     with pytest.raises(UserError, match=r"field 'model\.name'.*did you mean 'poisonbench-s'"):
         image_side("poisonbench-ss")
+
+
+@pytest.mark.parametrize("rows", [torch.tensor([2, 0]), torch.tensor([True, False, True]), slice(1, None)])
+def test_features_of_some_rows_keep_embedding_tokens_and_mask_together(rows: torch.Tensor | slice) -> None:
+    features = Features(
+        torch.randn(3, 4), torch.randn(3, 2, 4), torch.tensor([[True, True], [True, False], [True, True]])
+    )
+    some = features[rows]
+    for name in ("embedding", "tokens", "mask"):
+        assert torch.equal(getattr(some, name), getattr(features, name)[rows])

@@ -173,7 +173,7 @@ class Reassigning(Objective):
         hosts = verdict.sound & (torch.rand(len(view), generator=batch.rng) < self.config.transplant)
         if not len(donors) or not grid or not hosts.any():
             return view
-        donor = _rows(image, donors.to(image.mask.device))
+        donor = image[donors.to(image.mask.device)]
         found, places = view.clone(), self.judge.recurrence.place(batch.rows[donors], donor).cpu()
         found[hosts] = transplanted(view[hosts], batch.images[0][donors], places, grid, batch.rng)
         return found
@@ -197,7 +197,7 @@ class Reassigning(Objective):
         """The captions of the batch, in which suspicious images have those of the pool that suit them best."""
         at = suspect.nonzero().squeeze(1)
         here = at.to(image.embedding.device)
-        asking = _rows(image, here)
+        asking = image[here]
         if self.config.regions < 1:
             asking = replace(asking, embedding=even(asking))
         found = self.captions.best(asking, self.config.candidates)
@@ -215,8 +215,8 @@ class Reassigning(Objective):
         keep = sound if self.config.reassign == "suspicious" else torch.ones_like(sound)
         if keep.any():
             here, rows = keep.nonzero().squeeze(1).to(own.mask.device), batch.rows[keep]
-            self.captions.add(_rows(own, here), batch.tokens[0][keep], rows)
-            self.judge.remember(_rows(image, here), _rows(own, here), rows)
+            self.captions.add(own[here], batch.tokens[0][keep], rows)
+            self.judge.remember(image[here], own[here], rows)
 
     def _align(
         self,
@@ -230,7 +230,3 @@ class Reassigning(Objective):
         config = self.config
         fit = ring(first, second, shifts, config.eps, config.iterations, config.backend, config.gradient)
         return aligned(fit, shifts, weights, caption, towers.scale, config.form, config.bystanders)
-
-
-def _rows(features: Features, rows: Tensor) -> Features:
-    return Features(features.embedding[rows], features.tokens[rows], features.mask[rows])

@@ -71,7 +71,7 @@ class Recurrence:
         for pool, chosen in ((self.unfit, bad[:count]), (self.sound, good[:count])):
             if count:
                 here = chosen.to(look.tokens.device)
-                pool.push(tokens=_real(look)[here], picture=self._groups[rows[chosen]].to(here.device))
+                pool.push(tokens=_real(look[here]), picture=self._groups[rows[chosen]].to(here.device))
 
     def _ready(self) -> bool:
         return len(self.unfit) >= NEAREST
