@@ -21,7 +21,7 @@ from torch import Tensor
 
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import DISTURBED, Look
-from poisonbench.defenses.otcclip.neighbours import on_ring
+from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import suspected_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
@@ -78,7 +78,7 @@ def fits_of(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Standardised cosines of the own pairs and of decoys, in batches as in training: (n,) twice."""
     shifts = ring_of("disturbances")
     batches = zip(image.float().split(BATCH), text.float().split(BATCH), strict=True)
-    judged = [standardised(on_ring(some, own, shifts).cpu(), shifts) for some, own in batches]
+    judged = [standardised(cosine_ring(some, own, shifts).cpu(), shifts) for some, own in batches]
     return torch.cat([own for own, _ in judged]), torch.cat([decoy for _, decoy in judged])
 
 

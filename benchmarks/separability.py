@@ -17,10 +17,9 @@ from ot_tokens import read_by, seen_by
 from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.losses import ring
-from poisonbench.defenses.otcclip.neighbours import on_ring
 from poisonbench.defenses.otcclip.recurrence import Recurrence
 from poisonbench.defenses.otcclip.regions import worst_ring
+from poisonbench.defenses.otcclip.rings import cosine_ring, transport_ring
 from poisonbench.defenses.otcclip.separation import standardised
 from poisonbench.randomness import numpy_rng
 from poisonbench.towers import Features
@@ -76,8 +75,8 @@ def judged(image: Features, text: Features) -> dict[str, tuple[Tensor, Tensor]]:
         some, own = (side[at : at + BATCH] for side in (image, text))
         near, fine = worst_ring(some, own, shifts, 0.5, *PLANS)
         fits = {
-            "global cosine": on_ring(some.embedding, own.embedding, shifts),
-            "transport": ring(some, own, shifts, *PLANS),
+            "global cosine": cosine_ring(some.embedding, own.embedding, shifts),
+            "transport": transport_ring(some, own, shifts, *PLANS),
             "cosine over the worst half": near,
             "transport over the worst half": fine,
         }

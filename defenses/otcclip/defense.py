@@ -13,10 +13,11 @@ from poisonbench.defense import Assignment, Batch, Defense, DefenseCard, Objecti
 from poisonbench.defenses.otcclip.captions import Captions
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.judge import Judge, Verdict
-from poisonbench.defenses.otcclip.losses import aligned, ring, weighted_clip
+from poisonbench.defenses.otcclip.losses import aligned, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
+from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.defenses.otcclip.scout import suspects
 from poisonbench.defenses.otcclip.separation import pictures
 from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
@@ -228,5 +229,7 @@ class Reassigning(Objective):
         towers: Towers,
     ) -> Tensor:
         config = self.config
-        fit = ring(first, second, shifts, config.eps, config.iterations, config.backend, config.gradient)
+        fit = transport_ring(
+            first, second, shifts, config.eps, config.iterations, config.backend, config.gradient
+        )
         return aligned(fit, shifts, weights, caption, towers.scale, config.form, config.bystanders)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.losses import ring
-from poisonbench.defenses.otcclip.neighbours import Neighbours, on_ring
+from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.recurrence import Recurrence
 from poisonbench.defenses.otcclip.regions import worst_ring
+from poisonbench.defenses.otcclip.rings import cosine_ring, transport_ring
 from poisonbench.defenses.otcclip.separation import Separation, halves, standardised
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Features, Towers
@@ -102,8 +102,8 @@ class Judge:
         if config.regions < 1:
             coarse, fine = worst_ring(image, own, shifts, config.regions, *how)
         else:
-            coarse = on_ring(image.embedding, own.embedding, shifts)
-            fine = ring(image, own, shifts, *how)
+            coarse = cosine_ring(image.embedding, own.embedding, shifts)
+            fine = transport_ring(image, own, shifts, *how)
         near = self.neighbours.fits(image, own, copies, shifts, scale) if config.neighbours else []
         parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
         judged = [(standardised(fit, shifts), share) for fit, share in parts]

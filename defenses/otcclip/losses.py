@@ -13,36 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.matcher import Backend, Gradient, similarity
-from poisonbench.towers import Features
-
 Form = Literal["contrastive", "positive"]
-
-
-def ring(
-    first: Features,
-    second: Features,
-    shifts: Sequence[int],
-    eps: float,
-    iterations: int,
-    backend: Backend,
-    gradient: Gradient = "detached",
-) -> Tensor:
-    """Transport similarity of row i of ``first`` with row i + shift of ``second``, for every shift: (b, len(shifts)).
-
-    One shift is a micro-batch: no more than b problems are under way at once. ``gradient`` says what is returned and
-    differentiated, see ``matcher.similarity``.
-    """
-    used = int(second.mask.any(dim=0).nonzero().max()) + 1
-    tokens, mask = second.tokens[:, :used], second.mask[:, :used]
-    columns = [
-        similarity(
-            first.tokens, tokens.roll(-shift, 0), first.mask, mask.roll(-shift, 0),
-            eps, iterations, backend, gradient,
-        )
-        for shift in shifts
-    ]  # fmt: skip
-    return torch.stack(columns, dim=1)
 
 
 def aligned(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.pool import Pool
 from poisonbench.towers import Features
 
@@ -50,7 +50,7 @@ class Neighbours:
         image_of, text_of = image.embedding.float(), text.embedding.float()
         said = self._mean((image_of @ images.T).masked_fill(same, -1), texts, scale)
         seen = self._mean((text_of @ texts.T).masked_fill(same, -1), images, scale)
-        return [on_ring(said, text_of, shifts), on_ring(image_of, seen, shifts)]
+        return [cosine_ring(said, text_of, shifts), cosine_ring(image_of, seen, shifts)]
 
     def _mean(self, likeness: Tensor, of: Tensor, scale: Tensor) -> Tensor:
         """What stands in ``of`` for the entries most alike, as unit vectors (b, d)."""
@@ -65,8 +65,3 @@ class Neighbours:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         self.pool.load_state_dict(state)
-
-
-def on_ring(first: Tensor, second: Tensor, shifts: Sequence[int]) -> Tensor:
-    """Cosines of row i of ``first`` with row i + shift of ``second``, for every shift: (b, len(shifts))."""
-    return torch.stack([(first * second.roll(-shift, 0)).sum(dim=1) for shift in shifts], dim=1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.matcher import Backend, plan
+from poisonbench.defenses.otcclip.rings import met
 from poisonbench.towers import Features
 
 
@@ -29,16 +30,13 @@ def worst_ring(
 
     The first is the mean cosine of those tokens with the caption's embedding, the second their mean transported similarity.
     """
-    used = int(text.mask.any(dim=0).nonzero().max()) + 1
-    tokens, mask = text.tokens[:, :used].float(), text.mask[:, :used]
     visual, real = image.tokens.float(), image.mask
     coarse, fine = [], []
-    for shift in shifts:
-        other, there = tokens.roll(-shift, 0), mask.roll(-shift, 0)
-        cost = 1 - visual @ other.transpose(-1, -2)
-        moved = plan(cost, real, there, eps, iterations, backend) * real.sum(dim=1)[:, None, None]
+    for other in met(text, shifts):
+        cost = 1 - visual @ other.tokens.float().transpose(-1, -2)
+        moved = plan(cost, real, other.mask, eps, iterations, backend) * real.sum(dim=1)[:, None, None]
         fine.append(worst((moved * (1 - cost)).sum(dim=-1), real, share))
-        near = (visual @ text.embedding.float().roll(-shift, 0).unsqueeze(-1)).squeeze(-1)
+        near = (visual @ other.embedding.float().unsqueeze(-1)).squeeze(-1)
         coarse.append(worst(near, real, share))
     return torch.stack(coarse, dim=1), torch.stack(fine, dim=1)
 

@@ -16,8 +16,9 @@ from torch.autograd.gradcheck import GradcheckError
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
-from poisonbench.defenses.otcclip.losses import Form, aligned, ring, weighted, weighted_clip
+from poisonbench.defenses.otcclip.losses import Form, aligned, weighted, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Gradient, plan, similarity
+from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Features
 
@@ -42,7 +43,7 @@ def features(seed: int, tokens: int, padding: int = 0) -> Features:
 
 
 def fitted(first: Features, second: Features) -> Tensor:
-    return ring(first, second, SHIFTS, EPS, ITERATIONS, "torch")
+    return transport_ring(first, second, SHIFTS, EPS, ITERATIONS, "torch")
 
 
 def plans(first: Features, second: Features) -> list[Tensor]:
@@ -117,7 +118,7 @@ def test_detached_and_envelope_return_other_numbers_with_the_same_gradient() -> 
 def test_bf16_tokens_give_finite_losses_and_gradients(form: Form, gradient: Gradient) -> None:
     image, text = features(0, 3), features(2, 4, padding=1)
     rough = [replace(side, tokens=side.tokens.bfloat16().requires_grad_()) for side in (image, text)]
-    fit = ring(rough[0], rough[1], SHIFTS, EPS, ITERATIONS, "torch", gradient)
+    fit = transport_ring(rough[0], rough[1], SHIFTS, EPS, ITERATIONS, "torch", gradient)
     assert fit.dtype == torch.float32
     loss = aligned(fit, SHIFTS, WEIGHTS.float(), torch.arange(ROWS), SCALE.float(), form)
     loss.backward()  # type: ignore[no-untyped-call]

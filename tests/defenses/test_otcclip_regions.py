@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.losses import ring
 from poisonbench.defenses.otcclip.regions import even, worst, worst_ring
+from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.towers import Features
 
 PLANS = (0.1, 20, "torch")
@@ -42,7 +42,7 @@ def test_over_all_regions_the_fit_is_the_transport_similarity() -> None:
     rng = torch.Generator().manual_seed(0)
     image, text = features(rng, 8, 6), features(rng, 8, 5)
     _, fine = worst_ring(image, text, SHIFTS, 1.0, *PLANS)
-    expected = ring(image, text, SHIFTS, *PLANS)
+    expected = transport_ring(image, text, SHIFTS, *PLANS)
     assert torch.allclose(fine, expected, atol=1e-5)
 
 
