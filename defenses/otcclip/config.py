@@ -30,6 +30,7 @@ class OTCCLIPConfig(DefenseConfig):
             beforehand, suspects; 0 sends none.
         burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
             the whole run.
+        hearing: a suspect's caption must fit the ``plain`` look, or ``every`` look in which the scout saw its picture.
         crowd: neighbours per picture whose agreement the scout looks at.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
@@ -65,9 +66,10 @@ class OTCCLIPConfig(DefenseConfig):
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
-    outlying: float = Field(4.0, ge=0)
+    outlying: float = Field(5.0, ge=0)
     burden: float = Field(0.1, ge=0, le=1)
-    crowd: int = Field(32, ge=1)
+    hearing: Literal["plain", "every"] = "every"
+    crowd: int = Field(64, ge=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)

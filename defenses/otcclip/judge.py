@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.looks import DISTURBED
+from poisonbench.defenses.otcclip.measure import Fits, Measure
 from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.recurrence import Recurrence
-from poisonbench.defenses.otcclip.regions import worst_ring
-from poisonbench.defenses.otcclip.rings import cosine_ring, transport_ring
-from poisonbench.defenses.otcclip.separation import Separation, halves, standardised
+from poisonbench.defenses.otcclip.separation import Separation, halves
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Features, Towers
 
@@ -72,9 +72,7 @@ class Judge:
         if len(shifts) <= FEWEST:
             return Verdict(trusted, torch.zeros_like(trusted))
         looks = self._looks(batch, towers, image)
-        copies = self.separation.groups[rows]
-        judged = [self._evidence(look, own, shifts, copies, towers.scale) for look in looks]
-        own_fit, decoy_fit = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
+        own_fit, decoy_fit = self._evidence(rows, towers, looks, Measure(config, own, shifts))
         sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._levels(batch))
         recurring = torch.zeros_like(trusted)
         if config.recurring:
@@ -94,30 +92,46 @@ class Judge:
         return level * torch.where(self._suspected[batch.rows], config.burden, 1.0)
 
     def _evidence(
-        self, image: Features, own: Features, shifts: list[int], copies: Tensor, scale: Tensor
+        self, rows: Tensor, towers: Towers, looks: Sequence[Features], measure: Measure
     ) -> tuple[Tensor, Tensor]:
-        """Standardised fit of the own pairs and of the decoys, global and fine-grained mixed by beta, on the CPU."""
-        config = self._config
-        how = (config.eps, config.iterations, config.backend)
-        if config.regions < 1:
-            coarse, fine = worst_ring(image, own, shifts, config.regions, *how)
-        else:
-            coarse = cosine_ring(image.embedding, own.embedding, shifts)
-            fine = transport_ring(image, own, shifts, *how)
-        near = self.neighbours.fits(image, own, copies, shifts, scale) if config.neighbours else []
-        parts = [(coarse, config.beta), (fine, 1 - config.beta), *((fit, 0.5) for fit in near)]
-        judged = [(standardised(fit, shifts), share) for fit, share in parts]
-        own_fit, decoy_fit = (sum(share * pair[side].float() for pair, share in judged) for side in (0, 1))
-        return own_fit.cpu(), decoy_fit.cpu()
+        """For the own pairs of the batch's rows and for the decoys, the least of all looks: (b,) twice, on the CPU."""
+        fits = [measure.fits(look) for look in looks]
+        copies = self.separation.groups[rows]
+        near = [
+            self.neighbours.fits(look, measure.captions, copies, measure.shifts, towers.scale)
+            for look in looks
+        ]
+        judged = [measure.evidence(fit, others) for fit, others in zip(fits, near, strict=True)]
+        own, decoy = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
+        suspects = self._suspected[rows].nonzero().squeeze(1)
+        if self._config.hearing == "every" and len(suspects):
+            heard = self._heard(rows[suspects], towers, measure, fits[0], suspects)
+            own[suspects] = torch.minimum(own[suspects], heard)
+        return own, decoy
+
+    def _heard(self, rows: Tensor, towers: Towers, measure: Measure, plain: Fits, at: Tensor) -> Tensor:
+        """The least evidence, in any disturbed look, for some rows at places ``at`` of the batch."""
+        images, here = self._whole(rows), at.to(plain[0].device)
+        looks = self._seen(towers, [disturbed(images) for disturbed in DISTURBED])
+        heard = [measure.evidence_anew(measure.fits(look, here), plain, here) for look in looks]
+        return torch.stack(heard).amin(dim=0)
 
     def _looks(self, batch: Batch, towers: Towers, augmented: Features) -> list[Features]:
         """What of the images is judged; the network is used as at inference, unless the training view serves."""
         if self._config.judge == "augmented":
             return [augmented]
-        mode, images = towers.training, self._pictures.fetch(batch.rows.numpy()).float() / 255
+        images = self._whole(batch.rows)
+        return self._seen(towers, halves(images, batch.rng) if self._config.judge == "halves" else [images])
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        """The pictures of rows as they are, (k, 3, side, side) in [0, 1]."""
+        return self._pictures.fetch(rows.numpy()).float() / 255
+
+    def _seen(self, towers: Towers, views: Sequence[Tensor]) -> list[Features]:
+        """What the network, as at inference, makes of views."""
+        mode = towers.training
         towers.eval()
-        parts = halves(images, batch.rng) if self._config.judge == "halves" else [images]
-        looks = [towers.image(part) for part in parts]
+        looks = [towers.image(view) for view in views]
         towers.train(mode)
         return looks
 

@@ -43,7 +43,7 @@ class Neighbours:
             shifts: ring offsets.
             scale: the exponentiated logit scale; the more a neighbour resembles, the more it counts.
         """
-        if len(self.pool) < self._count:
+        if not 0 < self._count <= len(self.pool):
             return []
         images, texts = self.pool["image"].float(), self.pool["text"].float()
         same = picture.to(images.device)[:, None] == self.pool["picture"]

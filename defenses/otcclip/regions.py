@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.matcher import Backend, plan
-from poisonbench.defenses.otcclip.rings import met
+from poisonbench.defenses.otcclip.rings import ALL, Rows, met
 from poisonbench.towers import Features
 
 
@@ -25,14 +25,17 @@ def worst_ring(
     eps: float,
     iterations: int,
     backend: Backend,
+    at: Rows = ALL,
 ) -> tuple[Tensor, Tensor]:
     """Fits of image i with caption i + shift over the worst fitting ``share`` of its visual tokens: two (b, len(shifts)).
+
+    Where ``at`` is given, the images are those of k rows of the batch only, and the fits two (k, len(shifts)).
 
     The first is the mean cosine of those tokens with the caption's embedding, the second their mean transported similarity.
     """
     visual, real = image.tokens.float(), image.mask
     coarse, fine = [], []
-    for other in met(text, shifts):
+    for other in met(text, shifts, at):
         cost = 1 - visual @ other.tokens.float().transpose(-1, -2)
         moved = plan(cost, real, other.mask, eps, iterations, backend) * real.sum(dim=1)[:, None, None]
         fine.append(worst((moved * (1 - cost)).sum(dim=-1), real, share))

@@ -32,12 +32,31 @@ def standardised(fit: Tensor, shifts: list[int]) -> tuple[Tensor, Tensor]:
         Two (b,) tensors: how many standard deviations the own (the decoy) pair lies above the references, summed over
         both directions, image to captions and caption to images.
     """
-    by_image = fit[:, 1:]
-    by_caption = torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts) if k], dim=1)
+    by_image, by_caption = fit[:, 1:], _by_caption(fit, shifts)
     own = _above(fit[:, 0], by_image) + _above(fit[:, 0], by_caption)
     # the decoy is column 1: image i with caption i + shifts[1], judged by the references that are left
     others = by_caption[:, 1:].roll(-shifts[1], 0)
     return own, _above(fit[:, 1], by_image[:, 1:]) + _above(fit[:, 1], others)
+
+
+def standardised_anew(fit: Tensor, plain: Tensor, shifts: list[int], at: Tensor) -> Tensor:
+    """Standardised fits of the own pairs in another look at some images, whose captions met the others' plain looks.
+
+    Args:
+        fit: (k, 1 + r) of the new looks.
+        plain: (b, 1 + r) of all images of the batch.
+        shifts: the ring offsets of the columns.
+        at: int64 (k,), which rows of the batch were looked at anew.
+
+    Returns:
+        (k,), as the first of ``standardised``.
+    """
+    return _above(fit[:, 0], fit[:, 1:]) + _above(fit[:, 0], _by_caption(plain, shifts)[at])
+
+
+def _by_caption(fit: Tensor, shifts: list[int]) -> Tensor:
+    """The fits of caption i with the images that met it: (b, r)."""
+    return torch.stack([fit[:, k].roll(shift, 0) for k, shift in enumerate(shifts) if k], dim=1)
 
 
 def _above(value: Tensor, references: Tensor) -> Tensor:
