@@ -66,7 +66,7 @@ class OTCCLIPConfig(DefenseConfig):
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
-    outlying: float = Field(5.0, ge=0)
+    outlying: float = Field(4.0, ge=0)
     burden: float = Field(0.1, ge=0, le=1)
     hearing: Literal["plain", "every"] = "every"
     crowd: int = Field(64, ge=1)

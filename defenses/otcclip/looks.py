@@ -38,5 +38,10 @@ def turned(images: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def upside_down(images: Tensor) -> Tensor:
+    """Top and bottom exchanged; right and left may be mirrored by any augmentation, so that this would break little."""
+    return images.flip(2)
+
+
 Look = Callable[[Tensor], Tensor]
-DISTURBED: tuple[Look, ...] = (blurred, grey, stretched, turned)
+DISTURBED: tuple[Look, ...] = (blurred, grey, stretched, turned, upside_down)
