@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from disturbances import LOOKS, fits_of, main
 
-from poisonbench.defenses.otcclip.looks import blurred, grey, stretched, turned
+from poisonbench.defenses.otcclip.looks import blurred, grey, stretched, turned, upside_down
 
 
 @pytest.mark.parametrize("side", [32, 48, 224])
@@ -50,6 +50,12 @@ def test_stretching_undoes_a_straight_tone_curve_of_every_colour(gains: list[flo
     assert torch.equal(stretched(torch.full((1, 3, 8, 8), 0.4)), torch.zeros(1, 3, 8, 8)), (
         "nothing to stretch"
     )
+
+
+def test_upside_down_the_last_row_is_the_first() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    seen = upside_down(images)
+    assert torch.equal(seen[:, :, 0], images[:, :, -1]) and torch.equal(upside_down(seen), images)
 
 
 def test_eight_turns_bring_a_disc_back_and_one_moves_a_bar() -> None:
