@@ -3,7 +3,7 @@
 A trigger that was learned speaks for the target until something breaks it: a turn breaks a wave, a lack of colour a tone curve.
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
 OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
-fits better than all but a share of the mismatched ones, and what share of the poisons? The last line of a cell says what a
+fits better than all but a share of the mismatched ones, and what share of the poisons? The last lines of a cell say what a
 scout of OTCCLIP would not suspect, were it this model.
 """
 
@@ -19,19 +19,21 @@ from ot_tokens import read_by, seen_by
 from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
+from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.looks import DISTURBED, Look
+from poisonbench.defenses.otcclip.looks import LOOKS as DISTURBED
+from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import suspected_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
 
-SCOUT = OTCCLIPConfig()
-"""Its defaults say who is suspected."""
+SCOUTS = {"scout": OTCCLIPConfig(), "watchful scout": OTCCLIPConfig(**OTCCLIP.presets["watchful"])}
+"""Who is suspected, by the defaults and by the preset."""
 
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
-    **{look.__name__: look for look in DISTURBED},
+    **DISTURBED,
 }
 
 
@@ -63,10 +65,11 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
-    suspected = suspected_by(
-        towers, pairs.images, pictures(pairs.images), SCOUT.outlying, SCOUT.crowd, torch_rng("disturbances")
-    )
-    yield Passing(checkpoint.parent.name, "scout", SCOUT.outlying, *shares(~suspected[rows], bad))
+    for name, scout in SCOUTS.items():
+        suspected = suspected_by(
+            towers, pairs.images, pictures(pairs.images), scout, torch_rng("disturbances")
+        )
+        yield Passing(checkpoint.parent.name, name, scout.outlying, *shares(~suspected[rows], bad))
 
 
 def on_bytes(look: Look) -> Look:

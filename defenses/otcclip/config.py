@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from poisonbench.defense import DefenseConfig, ImageAugment, TextAugment
+from poisonbench.defenses.otcclip.looks import Name
 from poisonbench.defenses.otcclip.losses import Form
 from poisonbench.defenses.otcclip.matcher import Backend, Gradient
 
@@ -28,6 +29,7 @@ class OTCCLIPConfig(DefenseConfig):
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
         outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
             beforehand, suspects; 0 sends none.
+        looks: the disturbed looks in which the scout sees every picture.
         burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
             the whole run.
         hearing: a suspect's caption must fit the ``plain`` look, or ``every`` look in which the scout saw its picture.
@@ -67,9 +69,10 @@ class OTCCLIPConfig(DefenseConfig):
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
     outlying: float = Field(4.0, ge=0)
+    looks: tuple[Name, ...] = Field(("blurred", "grey", "turned"), min_length=1)
     burden: float = Field(0.1, ge=0, le=1)
-    hearing: Literal["plain", "every"] = "every"
-    crowd: int = Field(64, ge=1)
+    hearing: Literal["plain", "every"] = "plain"
+    crowd: int = Field(32, ge=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)

@@ -35,7 +35,8 @@ class OTCCLIP(Defense):
     sets, global and fine-grained features are combined, OT objectives align across and within modalities. Everything else,
     the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file. ``every_image`` gives
     all images a new caption in every second epoch, the form nearest to the abstract; ``positive`` pulls pairs together by OT
-    without ranking them against others.
+    without ranking them against others; ``watchful`` sees more triggers that cover the whole
+    picture, and loses some clean kinds of pictures.
     """
 
     card = DefenseCard(
@@ -53,6 +54,9 @@ class OTCCLIP(Defense):
             "recurring": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
+        "watchful": {
+            "looks": ("blurred", "grey", "stretched", "turned", "upside_down"), "crowd": 64, "hearing": "every",
+        },
     }  # fmt: skip
 
     Config = OTCCLIPConfig
@@ -73,8 +77,7 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         how = Transport(eps=config.eps, backend=config.backend)
-        outlying = config.outlying if config.reassign == "suspicious" else 0.0
-        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, outlying, config.crowd))
+        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, config))
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.looks import DISTURBED
+from poisonbench.defenses.otcclip.looks import disturbed
 from poisonbench.defenses.otcclip.measure import Fits, Measure
 from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
@@ -112,7 +112,7 @@ class Judge:
     def _heard(self, rows: Tensor, towers: Towers, measure: Measure, plain: Fits, at: Tensor) -> Tensor:
         """The least evidence, in any disturbed look, for some rows at places ``at`` of the batch."""
         images, here = self._whole(rows), at.to(plain[0].device)
-        looks = self._seen(towers, [disturbed(images) for disturbed in DISTURBED])
+        looks = self._seen(towers, disturbed(images, self._config.looks))
         heard = [measure.evidence_anew(measure.fits(look, here), plain, here) for look in looks]
         return torch.stack(heard).amin(dim=0)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,4 +45,16 @@ def upside_down(images: Tensor) -> Tensor:
 
 
 Look = Callable[[Tensor], Tensor]
-DISTURBED: tuple[Look, ...] = (blurred, grey, stretched, turned, upside_down)
+Name = Literal["blurred", "grey", "stretched", "turned", "upside_down"]
+LOOKS: dict[Name, Look] = {
+    "blurred": blurred,
+    "grey": grey,
+    "stretched": stretched,
+    "turned": turned,
+    "upside_down": upside_down,
+}
+
+
+def disturbed(images: Tensor, names: Sequence[Name]) -> list[Tensor]:
+    """The images in each of the looks that are named."""
+    return [LOOKS[name](images) for name in names]

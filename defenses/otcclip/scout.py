@@ -8,11 +8,14 @@ their neighbours', since a poison is seldom alone. No caption is needed, and no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from poisonbench.defense import Objective
-from poisonbench.defenses.otcclip.looks import DISTURBED
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.looks import Name, disturbed
 from poisonbench.lab import Lab
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Towers
@@ -30,37 +33,36 @@ SHARINGS = 3
 """How often every picture takes the mean of its neighbours' answers."""
 
 
-def suspects(lab: Lab, groups: Tensor, outlying: float, crowd: int) -> Tensor:
+def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
     """Train a scout and suspect the pictures whose crowds come apart most.
 
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
-        outlying: median absolute deviations above the median from which a picture is suspected; with 0 nobody is, and no scout
-            is trained.
-        crowd: neighbours per picture.
+        config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``
+            and with a ``crowd`` of so many neighbours; with 0, or where nothing is tested, nobody is, and no scout is trained.
 
     Returns:
         bool (n,), the same for all rows of a picture.
     """
-    if not outlying:
+    if not config.outlying or config.reassign == "all":
         return torch.zeros(len(groups), dtype=torch.bool)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
-    return suspected_by(scout, lab.pairs.images, groups, outlying, crowd, lab.rng("scout"))
+    return suspected_by(scout, lab.pairs.images, groups, config, lab.rng("scout"))
 
 
 def suspected_by(
-    scout: Towers, images: ImageStore, groups: Tensor, outlying: float, crowd: int, rng: torch.Generator
+    scout: Towers, images: ImageStore, groups: Tensor, config: OTCCLIPConfig, rng: torch.Generator
 ) -> Tensor:
     """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
     rows = first_rows(groups)
     strange = torch.zeros(len(rows))
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
-        looks = _looks(scout, images, rows[block])
-        strange[block] = scattering(looks, min(crowd, len(block) - 1)).cpu()
-    return (_deviations(strange) > outlying)[groups]
+        looks = _seen(scout, images, rows[block], config.looks)
+        strange[block] = scattering(looks, min(config.crowd, len(block) - 1)).cpu()
+    return (_deviations(strange) > config.outlying)[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:
@@ -80,12 +82,12 @@ def scattering(looks: Tensor, crowd: int) -> Tensor:
         looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
         crowd: neighbours per picture, fewer than n; with none nothing scatters.
     """
-    plain, *disturbed = looks
+    plain, *others = looks
     if crowd < 1:
         return plain.new_zeros(len(plain))
     near = _nearest(plain, crowd)
     together = _agreement(plain, near)
-    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in disturbed]).amax(dim=0)
+    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in others]).amax(dim=0)
     for _ in range(SHARINGS):
         lost = lost[near].mean(dim=1)
     return lost
@@ -113,12 +115,12 @@ def _deviations(values: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _looks(towers: Towers, images: ImageStore, rows: Tensor) -> Tensor:
-    """Embeddings (1 + k, n, d) of the pictures of some rows, as they are and in every disturbed look."""
+def _seen(towers: Towers, images: ImageStore, rows: Tensor, looks: Sequence[Name]) -> Tensor:
+    """Embeddings (1 + k, n, d) of the pictures of some rows, as they are and in every one of ``looks``."""
     towers.eval()
     found = []
     for part in rows.split(TOGETHER):
         pictures = images.fetch(part.numpy()).float() / 255
-        views = (pictures, *(look(pictures) for look in DISTURBED))
+        views = (pictures, *disturbed(pictures, looks))
         found.append(torch.stack([towers.image(view).embedding for view in views]))
     return torch.cat(found, dim=1)

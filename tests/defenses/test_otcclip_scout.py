@@ -16,6 +16,7 @@ from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import defense as training
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.scout import first_rows, scattering, suspects
 from poisonbench.defenses.otcclip.separation import Separation
 from poisonbench.lab import Lab
@@ -79,12 +80,16 @@ def test_every_picture_is_represented_by_its_first_row() -> None:
 
 def test_the_outlying_are_suspected_and_copies_together(lab: Lab) -> None:
     groups = torch.arange(len(lab.pairs)) // 2
-    found = suspects(lab, groups, 1, 8)
+    found = suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))
     assert found.shape == (len(lab.pairs),)
     assert torch.equal(found[0::2], found[1::2])
     assert 0 < float(found.float().mean()) < 0.5
-    assert not (suspects(lab, groups, 3, 8) & ~found).any(), "who asks for more suspects fewer"
-    assert torch.equal(found, suspects(lab, groups, 1, 8)), "the same scout from the same seed"
+    assert not (suspects(lab, groups, OTCCLIPConfig(outlying=3, crowd=8)) & ~found).any(), (
+        "who asks for more suspects fewer"
+    )
+    assert torch.equal(found, suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))), (
+        "the same scout from the same seed"
+    )
 
 
 def test_no_scout_is_sent_where_none_is_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +97,7 @@ def test_no_scout_is_sent_where_none_is_asked_for(lab: Lab, monkeypatch: pytest.
         raise AssertionError("a scout was trained")
 
     monkeypatch.setattr(Lab, "train", refuse)
-    assert not suspects(lab, torch.arange(len(lab.pairs)), 0, 8).any()
+    assert not suspects(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowd=8)).any()
     OTCCLIP({"reassign": "all"}).objective(lab)
 
 
