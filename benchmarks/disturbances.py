@@ -24,7 +24,7 @@ from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import LOOKS as DISTURBED
 from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
-from poisonbench.defenses.otcclip.scout import suspected_by
+from poisonbench.defenses.otcclip.scout import UNSUSPECTED, suspected_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
 
@@ -66,10 +66,10 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     for name, scout in SCOUTS.items():
-        suspected = suspected_by(
-            towers, pairs.images, pictures(pairs.images), scout, torch_rng("disturbances")
+        telling = suspected_by(towers, pairs.images, pictures(pairs.images), scout, torch_rng("disturbances"))
+        yield Passing(
+            checkpoint.parent.name, name, scout.outlying, *shares(telling[rows] == UNSUSPECTED, bad)
         )
-        yield Passing(checkpoint.parent.name, name, scout.outlying, *shares(~suspected[rows], bad))
 
 
 def on_bytes(look: Look) -> Look:

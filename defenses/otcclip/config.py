@@ -32,7 +32,8 @@ class OTCCLIPConfig(DefenseConfig):
         looks: the disturbed looks in which the scout sees every picture.
         burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
             the whole run.
-        hearing: a suspect's caption must fit the ``plain`` look, or ``every`` look in which the scout saw its picture.
+        hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd comes apart
+            most, or ``every`` look in which the scout saw its picture.
         crowd: neighbours per picture whose agreement the scout looks at.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
@@ -71,7 +72,7 @@ class OTCCLIPConfig(DefenseConfig):
     outlying: float = Field(4.0, ge=0)
     looks: tuple[Name, ...] = Field(("blurred", "grey", "turned"), min_length=1)
     burden: float = Field(0.1, ge=0, le=1)
-    hearing: Literal["plain", "every"] = "plain"
+    hearing: Literal["plain", "telling", "every"] = "plain"
     crowd: int = Field(32, ge=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)

@@ -55,7 +55,7 @@ class OTCCLIP(Defense):
         },
         "positive": {"form": "positive"},
         "watchful": {
-            "looks": ("blurred", "grey", "stretched", "turned", "upside_down"), "crowd": 64, "hearing": "every",
+            "looks": ("blurred", "grey", "stretched", "turned", "upside_down"), "crowd": 64, "hearing": "telling",
         },
     }  # fmt: skip
 

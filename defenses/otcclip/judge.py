@@ -10,11 +10,12 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.looks import disturbed
+from poisonbench.defenses.otcclip.looks import each_in_its_look
 from poisonbench.defenses.otcclip.measure import Fits, Measure
 from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.recurrence import Recurrence
+from poisonbench.defenses.otcclip.scout import UNSUSPECTED
 from poisonbench.defenses.otcclip.separation import Separation, halves
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Features, Towers
@@ -45,14 +46,13 @@ class Judge:
         neighbours: recent sound pairs, whose agreement may count.
     """
 
-    def __init__(
-        self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, suspected: Tensor
-    ) -> None:
-        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``suspected`` (n,) must fit better than others."""
+    def __init__(self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, telling: Tensor) -> None:
+        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``telling`` (n,) is what ``scout.suspects`` gave."""
         self.separation = Separation(groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
         self.recurrence = Recurrence(groups, config.memory, config.recurring)
-        self._config, self._pictures, self._suspected = config, pictures, suspected
+        self._config, self._pictures = config, pictures
+        self._telling, self._suspected = telling, telling != UNSUSPECTED
 
     @torch.no_grad()
     def judge(
@@ -104,15 +104,17 @@ class Judge:
         judged = [measure.evidence(fit, others) for fit, others in zip(fits, near, strict=True)]
         own, decoy = (torch.stack(side).amin(dim=0) for side in zip(*judged, strict=True))
         suspects = self._suspected[rows].nonzero().squeeze(1)
-        if self._config.hearing == "every" and len(suspects):
+        if self._config.hearing != "plain" and len(suspects):
             heard = self._heard(rows[suspects], towers, measure, fits[0], suspects)
             own[suspects] = torch.minimum(own[suspects], heard)
         return own, decoy
 
     def _heard(self, rows: Tensor, towers: Towers, measure: Measure, plain: Fits, at: Tensor) -> Tensor:
-        """The least evidence, in any disturbed look, for some rows at places ``at`` of the batch."""
-        images, here = self._whole(rows), at.to(plain[0].device)
-        looks = self._seen(towers, disturbed(images, self._config.looks))
+        """The least evidence, in every or the telling disturbed look, for some rows at places ``at`` of the batch."""
+        images, names, here = self._whole(rows), self._config.looks, at.to(plain[0].device)
+        every = [torch.full_like(rows, place) for place in range(len(names))]
+        chosen = every if self._config.hearing == "every" else [self._telling[rows]]
+        looks = self._seen(towers, [each_in_its_look(images, names, which) for which in chosen])
         heard = [measure.evidence_anew(measure.fits(look, here), plain, here) for look in looks]
         return torch.stack(heard).amin(dim=0)
 

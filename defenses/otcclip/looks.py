@@ -58,3 +58,11 @@ LOOKS: dict[Name, Look] = {
 def disturbed(images: Tensor, names: Sequence[Name]) -> list[Tensor]:
     """The images in each of the looks that are named."""
     return [LOOKS[name](images) for name in names]
+
+
+def each_in_its_look(images: Tensor, names: Sequence[Name], which: Tensor) -> Tensor:
+    """Every image in one look of its own; ``which`` (b,) are places in ``names``."""
+    views = images.clone()
+    for place in which.unique().tolist():
+        views[which == place] = LOOKS[names[place]](images[which == place])
+    return views

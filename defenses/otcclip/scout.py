@@ -23,6 +23,9 @@ from poisonbench.towers import Towers
 BLOCK = 16384
 """Pictures among which neighbours are sought: the cost grows with the data, not with its square."""
 
+UNSUSPECTED = -1
+"""Stands for the telling look of whom the scout does not suspect."""
+
 TOGETHER = 512
 """Pictures that the scout looks at at a time."""
 
@@ -43,10 +46,11 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
             and with a ``crowd`` of so many neighbours; with 0, or where nothing is tested, nobody is, and no scout is trained.
 
     Returns:
-        bool (n,), the same for all rows of a picture.
+        int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd comes apart most,
+        for the others ``UNSUSPECTED``.
     """
     if not config.outlying or config.reassign == "all":
-        return torch.zeros(len(groups), dtype=torch.bool)
+        return torch.full((len(groups),), UNSUSPECTED)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
     return suspected_by(scout, lab.pairs.images, groups, config, lab.rng("scout"))
@@ -57,12 +61,13 @@ def suspected_by(
 ) -> Tensor:
     """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
     rows = first_rows(groups)
-    strange = torch.zeros(len(rows))
+    strange, telling = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.int64)
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
         looks = _seen(scout, images, rows[block], config.looks)
-        strange[block] = scattering(looks, min(config.crowd, len(block) - 1)).cpu()
-    return (_deviations(strange) > config.outlying)[groups]
+        found = scattering(looks, min(config.crowd, len(block) - 1))
+        strange[block], telling[block] = (each.cpu() for each in found)
+    return telling.where(_deviations(strange) > config.outlying, UNSUSPECTED)[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:
@@ -72,8 +77,8 @@ def first_rows(groups: Tensor) -> Tensor:
     return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
 
 
-def scattering(looks: Tensor, crowd: int) -> Tensor:
-    """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours: (n,).
+def scattering(looks: Tensor, crowd: int) -> tuple[Tensor, Tensor]:
+    """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours.
 
     Agreement is the length of the neighbours' mean; its loss is counted in typical deviations from the typical loss, the
     largest over the disturbed looks.
@@ -81,16 +86,24 @@ def scattering(looks: Tensor, crowd: int) -> Tensor:
     Args:
         looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
         crowd: neighbours per picture, fewer than n; with none nothing scatters.
+
+    Returns:
+        (n,), and int64 (n,) in which of the k disturbed looks a picture and its neighbours lose most.
     """
     plain, *others = looks
     if crowd < 1:
-        return plain.new_zeros(len(plain))
+        return plain.new_zeros(len(plain)), torch.zeros(len(plain), dtype=torch.int64)
     near = _nearest(plain, crowd)
     together = _agreement(plain, near)
-    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in others]).amax(dim=0)
+    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in others], dim=1)
+    return _shared(lost.amax(dim=1), near), _shared(lost, near).argmax(dim=1)
+
+
+def _shared(answers: Tensor, near: Tensor) -> Tensor:
+    """The answers (n, ...) of every point's neighbours, and theirs, on average."""
     for _ in range(SHARINGS):
-        lost = lost[near].mean(dim=1)
-    return lost
+        answers = answers[near].mean(dim=1)
+    return answers
 
 
 def _nearest(points: Tensor, k: int) -> Tensor:

@@ -17,7 +17,7 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import defense as training
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.scout import first_rows, scattering, suspects
+from poisonbench.defenses.otcclip.scout import UNSUSPECTED, first_rows, scattering, suspects
 from poisonbench.defenses.otcclip.separation import Separation
 from poisonbench.lab import Lab
 from poisonbench.tier import Recipe
@@ -53,13 +53,14 @@ def test_images_that_only_a_trigger_unites_scatter_most_whichever_look_breaks_it
     seed: int, broken: int, crowd: int
 ) -> None:
     looks, poisons = crowds(seed, broken)
-    strange = scattering(looks, crowd)
+    strange, telling = scattering(looks, crowd)
     assert float(strange[poisons].quantile(0.1)) > float(strange[~poisons].quantile(0.95))
+    assert float((telling[poisons] == broken).float().mean()) > 0.9, "the look that breaks it tells"
 
 
 def test_what_no_look_breaks_is_not_suspected_more_than_others() -> None:
     looks, poisons = crowds(seed=0, broken=-1)
-    strange = scattering(looks, 16)
+    strange, _ = scattering(looks, 16)
     above = strange > strange.quantile(0.85)
     assert float(above[poisons].float().mean()) < 0.5
 
@@ -67,11 +68,11 @@ def test_what_no_look_breaks_is_not_suspected_more_than_others() -> None:
 def test_the_order_of_pictures_does_not_matter() -> None:
     looks, _ = crowds(seed=1, broken=0)
     order = torch.randperm(looks.shape[1], generator=torch.Generator().manual_seed(2))
-    assert torch.allclose(scattering(looks[:, order], 8), scattering(looks, 8)[order], atol=1e-5)
+    assert torch.allclose(scattering(looks[:, order], 8)[0], scattering(looks, 8)[0][order], atol=1e-5)
 
 
 def test_a_lonely_picture_does_not_scatter() -> None:
-    assert scattering(F.normalize(torch.ones(4, 1, D), dim=2), 0).tolist() == [0.0]
+    assert scattering(F.normalize(torch.ones(4, 1, D), dim=2), 0)[0].tolist() == [0.0]
 
 
 def test_every_picture_is_represented_by_its_first_row() -> None:
@@ -80,14 +81,15 @@ def test_every_picture_is_represented_by_its_first_row() -> None:
 
 def test_the_outlying_are_suspected_and_copies_together(lab: Lab) -> None:
     groups = torch.arange(len(lab.pairs)) // 2
-    found = suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))
+    telling = suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))
+    assert telling.min() == UNSUSPECTED and telling.max() < len(OTCCLIPConfig().looks)
+    found = telling != UNSUSPECTED
     assert found.shape == (len(lab.pairs),)
     assert torch.equal(found[0::2], found[1::2])
     assert 0 < float(found.float().mean()) < 0.5
-    assert not (suspects(lab, groups, OTCCLIPConfig(outlying=3, crowd=8)) & ~found).any(), (
-        "who asks for more suspects fewer"
-    )
-    assert torch.equal(found, suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))), (
+    fewer = suspects(lab, groups, OTCCLIPConfig(outlying=3, crowd=8)) != UNSUSPECTED
+    assert not (fewer & ~found).any(), "who asks for more suspects fewer"
+    assert torch.equal(telling, suspects(lab, groups, OTCCLIPConfig(outlying=1, crowd=8))), (
         "the same scout from the same seed"
     )
 
@@ -97,7 +99,8 @@ def test_no_scout_is_sent_where_none_is_asked_for(lab: Lab, monkeypatch: pytest.
         raise AssertionError("a scout was trained")
 
     monkeypatch.setattr(Lab, "train", refuse)
-    assert not suspects(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowd=8)).any()
+    nobody = suspects(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowd=8))
+    assert (nobody == UNSUSPECTED).all()
     OTCCLIP({"reassign": "all"}).objective(lab)
 
 
@@ -115,7 +118,7 @@ def test_suspects_without_a_chance_are_never_sound(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, progress: float
 ) -> None:
     suspected = torch.arange(len(lab.pairs)) % 2 == 0
-    monkeypatch.setattr(training, "suspects", lambda *_: suspected)
+    monkeypatch.setattr(training, "suspects", lambda *_: suspected.int() - 1)
     objective = OTCCLIP({"references": 4, "iterations": 3, "negatives": 2, "burden": 0}).objective(lab)
     towers, recipe = lab.fresh("model").eval(), Recipe(epochs=2, batch=32, precision="fp32")
     batch = make_batch(lab.loader(), objective, recipe, np.arange(32), 1, 0, 0, progress)
