@@ -16,7 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from disturbances import LOOKS, fits_of, main
 
-from poisonbench.defenses.otcclip.looks import blurred, grey, stretched, turned, upside_down
+from poisonbench.defenses.otcclip.looks import (
+    blurred,
+    disturbed,
+    each_in_its_look,
+    grey,
+    stretched,
+    turned,
+    upside_down,
+)
 
 
 @pytest.mark.parametrize("side", [32, 48, 224])
@@ -64,6 +72,16 @@ def test_eight_turns_bring_a_disc_back_and_one_moves_a_bar() -> None:
     bar = torch.sigmoid(20 * (0.15 - x.abs())).expand(1, 3, 33, 33)
     assert float((turned(disc) - disc).abs().max()) < 0.1
     assert float((turned(bar) - bar).abs().mean()) > 0.1
+
+
+@given(which=st.lists(st.integers(0, 2), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_every_image_can_have_a_look_of_its_own(which: list[int], seed: int) -> None:
+    names = ("grey", "stretched", "upside_down")
+    images = torch.rand(len(which), 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    before, views = images.clone(), disturbed(images, names)
+    found = each_in_its_look(images, names, torch.tensor(which))
+    assert torch.equal(found, torch.stack([views[look][place] for place, look in enumerate(which)]))
+    assert torch.equal(images, before), "the pictures themselves are left alone"
 
 
 def test_pairs_that_fit_pass_and_mismatched_ones_as_often_as_decoys() -> None:
