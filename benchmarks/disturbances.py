@@ -19,7 +19,6 @@ from ot_tokens import read_by, seen_by
 from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
-from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import LOOKS as DISTURBED
 from poisonbench.defenses.otcclip.looks import Look
@@ -27,9 +26,6 @@ from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import UNSUSPECTED, suspected_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
-
-SCOUTS = {"scout": OTCCLIPConfig(), "watchful scout": OTCCLIPConfig(**OTCCLIP.presets["watchful"])}
-"""Who is suspected, by the defaults and by the preset."""
 
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
@@ -65,11 +61,10 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
-    for name, scout in SCOUTS.items():
-        telling = suspected_by(towers, pairs.images, pictures(pairs.images), scout, torch_rng("disturbances"))
-        yield Passing(
-            checkpoint.parent.name, name, scout.outlying, *shares(telling[rows] == UNSUSPECTED, bad)
-        )
+    config, groups = OTCCLIPConfig(), pictures(pairs.images)
+    telling = suspected_by(towers, pairs.images, groups, config, torch_rng("disturbances"))
+    unsuspected = telling[rows] == UNSUSPECTED
+    yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(unsuspected, bad))
 
 
 def on_bytes(look: Look) -> Look:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,8 @@ class OTCCLIPConfig(DefenseConfig):
             the whole run.
         hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd comes apart
             most, or ``every`` look in which the scout saw its picture.
-        crowd: neighbours per picture whose agreement the scout looks at.
+        crowds: neighbours per picture whose agreement the scout looks at, one number or several; few find rare triggers, many
+            those that every kind of picture hosts.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
         references: mismatched captions per image in the test of soundness.
@@ -70,10 +71,10 @@ class OTCCLIPConfig(DefenseConfig):
     copies: Literal["one", "many"] = "one"
     regions: float = Field(0.5, gt=0, le=1)
     outlying: float = Field(4.0, ge=0)
-    looks: tuple[Name, ...] = Field(("blurred", "grey", "turned"), min_length=1)
+    looks: tuple[Name, ...] = Field(("blurred", "grey", "stretched", "turned", "upside_down"), min_length=1)
     burden: float = Field(0.1, ge=0, le=1)
-    hearing: Literal["plain", "telling", "every"] = "plain"
-    crowd: int = Field(32, ge=1)
+    hearing: Literal["plain", "telling", "every"] = "telling"
+    crowds: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)

@@ -35,8 +35,7 @@ class OTCCLIP(Defense):
     sets, global and fine-grained features are combined, OT objectives align across and within modalities. Everything else,
     the separation of suspicious pairs above all, is our reconstruction; see README.md beside this file. ``every_image`` gives
     all images a new caption in every second epoch, the form nearest to the abstract; ``positive`` pulls pairs together by OT
-    without ranking them against others; ``watchful`` sees more triggers that cover the whole
-    picture, and loses some clean kinds of pictures.
+    without ranking them against others.
     """
 
     card = DefenseCard(
@@ -54,9 +53,6 @@ class OTCCLIP(Defense):
             "recurring": 0, "views": 1, "inter": 1, "intra": 1, "shortlist": 32,
         },
         "positive": {"form": "positive"},
-        "watchful": {
-            "looks": ("blurred", "grey", "stretched", "turned", "upside_down"), "crowd": 64, "hearing": "telling",
-        },
     }  # fmt: skip
 
     Config = OTCCLIPConfig

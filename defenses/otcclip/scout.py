@@ -20,7 +20,7 @@ from poisonbench.lab import Lab
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Towers
 
-BLOCK = 16384
+BLOCK = 131072
 """Pictures among which neighbours are sought: the cost grows with the data, not with its square."""
 
 UNSUSPECTED = -1
@@ -43,7 +43,7 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
         config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``
-            and with a ``crowd`` of so many neighbours; with 0, or where nothing is tested, nobody is, and no scout is trained.
+            and with ``crowds`` of so many neighbours; with 0, or where nothing is tested, nobody is, and no scout is trained.
 
     Returns:
         int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd comes apart most,
@@ -65,9 +65,8 @@ def suspected_by(
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
         looks = _seen(scout, images, rows[block], config.looks)
-        found = scattering(looks, min(config.crowd, len(block) - 1))
-        strange[block], telling[block] = (each.cpu() for each in found)
-    return telling.where(_deviations(strange) > config.outlying, UNSUSPECTED)[groups]
+        strange[block], telling[block] = (each.cpu() for each in scattering(looks, config.crowds))
+    return telling.where(strange > config.outlying, UNSUSPECTED)[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:
@@ -77,26 +76,34 @@ def first_rows(groups: Tensor) -> Tensor:
     return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
 
 
-def scattering(looks: Tensor, crowd: int) -> tuple[Tensor, Tensor]:
+def scattering(looks: Tensor, crowds: Sequence[int]) -> tuple[Tensor, Tensor]:
     """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours.
 
-    Agreement is the length of the neighbours' mean; its loss is counted in typical deviations from the typical loss, the
-    largest over the disturbed looks.
+    Agreement is the length of the neighbours' mean. Its loss, the largest over the disturbed looks, and what neighbours share
+    of it are both counted in median absolute deviations from the median. Of several crowds the largest answer stands.
 
     Args:
         looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
-        crowd: neighbours per picture, fewer than n; with none nothing scatters.
+        crowds: how many neighbours per picture are asked, at most all others.
 
     Returns:
         (n,), and int64 (n,) in which of the k disturbed looks a picture and its neighbours lose most.
     """
-    plain, *others = looks
-    if crowd < 1:
-        return plain.new_zeros(len(plain)), torch.zeros(len(plain), dtype=torch.int64)
-    near = _nearest(plain, crowd)
-    together = _agreement(plain, near)
-    lost = torch.stack([_deviations(together - _agreement(look, near)) for look in others], dim=1)
-    return _shared(lost.amax(dim=1), near), _shared(lost, near).argmax(dim=1)
+    count = looks.shape[1]
+    if count < 2:
+        return looks.new_zeros(count), torch.zeros(count, dtype=torch.int64)
+    crowds = [min(crowd, count - 1) for crowd in crowds]
+    near = _nearest(looks[0], max(crowds))
+    lost = [(_lost(looks, near[:, :crowd]), near[:, :crowd]) for crowd in crowds]
+    strange = torch.stack([_deviations(_shared(each.amax(dim=1), some)) for each, some in lost])
+    telling = torch.stack([_shared(each, some) for each, some in lost])
+    return strange.amax(dim=0), telling.amax(dim=0).argmax(dim=1)
+
+
+def _lost(looks: Tensor, near: Tensor) -> Tensor:
+    """How much agreement every picture's neighbours lose in each of the k disturbed looks, in deviations: (n, k)."""
+    together, *others = (_agreement(look, near) for look in looks)
+    return torch.stack([_deviations(together - apart) for apart in others], dim=1)
 
 
 def _shared(answers: Tensor, near: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ PLAIN_CLIP: dict[str, Any] = {
 FORMS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "no warm-up": {"warmup": 0},
-    "a scout": {"outlying": 1, "crowd": 8},
+    "a scout": {"outlying": 1, "crowds": (8,)},
     "all": {"reassign": "all"},
     "all, in every epoch": {"reassign": "all", "every": 1},
     "positive": {"form": "positive"},
