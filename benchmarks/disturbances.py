@@ -62,9 +62,15 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     config, groups = OTCCLIPConfig(), pictures(pairs.images)
-    telling = suspected_by(towers, pairs.images, groups, config, torch_rng("disturbances"))
-    unsuspected = telling[rows] == UNSUSPECTED
-    yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(unsuspected, bad))
+    telling = suspected_by(towers, pairs.images, groups, config, torch_rng("disturbances"))[rows]
+    suspected = telling != UNSUSPECTED
+    yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(~suspected, bad))
+    looks = torch.stack([passed[name] for name in config.looks])[:, suspected]
+    heard = {"plain": passed["as it is"][suspected], "telling": looks.gather(0, telling[None, suspected])[0]}
+    for name, passes in {**heard, "every": looks.all(dim=0)}.items():
+        yield Passing(
+            checkpoint.parent.name, f"suspects heard: {name}", level, *shares(passes, bad[suspected])
+        )
 
 
 def on_bytes(look: Look) -> Look:

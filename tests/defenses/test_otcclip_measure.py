@@ -1,4 +1,4 @@
-"""What OTCCLIP's test measures: the same look again says the same, and the scout's suspects are heard in every look."""
+"""What OTCCLIP's test measures: the same look again says the same, and suspects are heard in the look that tells."""
 
 from __future__ import annotations
 
