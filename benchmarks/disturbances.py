@@ -62,7 +62,7 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     config, groups = OTCCLIPConfig(), pictures(pairs.images)
-    telling = suspected_by(towers, pairs.images, groups, config, torch_rng("disturbances"))[rows]
+    telling = suspected_by(towers, pairs, groups, config, torch_rng("disturbances"))[rows]
     suspected = telling != UNSUSPECTED
     yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(~suspected, bad))
     looks = torch.stack([passed[name] for name in config.looks])[:, suspected]

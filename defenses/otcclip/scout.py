@@ -3,7 +3,8 @@
 In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
 stretch of the tones or a turn breaks most triggers, and then the crowd comes apart, while pictures that are alike stay
 together. So every image is asked how much of their agreement its nearest neighbours lose, and then shares their answers, and
-their neighbours', since a poison is seldom alone. No caption is needed, and no poison is known. All of it is our reconstruction.
+their neighbours', since a poison is seldom alone. Captions may be asked as well: a backdoor's crowd is captioned alike. No poison
+is known. All of it is our reconstruction.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from poisonbench.defense import Objective
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import Name, disturbed
 from poisonbench.lab import Lab
-from poisonbench.pairs import ImageStore
+from poisonbench.pairs import Pairs
 from poisonbench.towers import Towers
 
 BLOCK = 131072
@@ -43,7 +44,8 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
         config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``
-            and with ``crowds`` of so many neighbours; with 0, or where nothing is tested, nobody is, and no scout is trained.
+            and with ``crowds`` of so many neighbours, if its crowd is captioned at least as much ``alike`` as that share of all
+            crowds; with 0, or where nothing is tested, nobody is, and no scout is trained.
 
     Returns:
         int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd comes apart most,
@@ -53,19 +55,21 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
         return torch.full((len(groups),), UNSUSPECTED)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
-    return suspected_by(scout, lab.pairs.images, groups, config, lab.rng("scout"))
+    return suspected_by(scout, lab.pairs, groups, config, lab.rng("scout"))
 
 
 def suspected_by(
-    scout: Towers, images: ImageStore, groups: Tensor, config: OTCCLIPConfig, rng: torch.Generator
+    scout: Towers, pairs: Pairs, groups: Tensor, config: OTCCLIPConfig, rng: torch.Generator
 ) -> Tensor:
     """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
     rows = first_rows(groups)
     strange, telling = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.int64)
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
-        looks = _seen(scout, images, rows[block], config.looks)
-        strange[block], telling[block] = (each.cpu() for each in scattering(looks, config.crowds))
+        looks = _seen(scout, pairs, rows[block], config.looks)
+        captions = _read(scout, pairs, rows[block])
+        found = scattering(looks, captions, config.crowds, config.alike)
+        strange[block], telling[block] = (each.cpu() for each in found)
     return telling.where(strange > config.outlying, UNSUSPECTED)[groups]
 
 
@@ -76,15 +80,18 @@ def first_rows(groups: Tensor) -> Tensor:
     return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
 
 
-def scattering(looks: Tensor, crowds: Sequence[int]) -> tuple[Tensor, Tensor]:
+def scattering(looks: Tensor, captions: Tensor, crowds: Sequence[int], alike: float) -> tuple[Tensor, Tensor]:
     """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours.
 
     Agreement is the length of the neighbours' mean. Its loss, the largest over the disturbed looks, and what neighbours share
-    of it are both counted in median absolute deviations from the median. Of several crowds the largest answer stands.
+    of it are both counted in median absolute deviations from the median. Of several crowds the largest answer stands, and the
+    answer of one whose captions agree too little is 0.
 
     Args:
         looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
+        captions: (n, d) unit embeddings of their captions.
         crowds: how many neighbours per picture are asked, at most all others.
+        alike: share of the crowds whose captions agree no more than those of a crowd that is heard; in [0, 1).
 
     Returns:
         (n,), and int64 (n,) in which of the k disturbed looks a picture and its neighbours lose most.
@@ -94,10 +101,16 @@ def scattering(looks: Tensor, crowds: Sequence[int]) -> tuple[Tensor, Tensor]:
         return looks.new_zeros(count), torch.zeros(count, dtype=torch.int64)
     crowds = [min(crowd, count - 1) for crowd in crowds]
     near = _nearest(looks[0], max(crowds))
-    lost = [(_lost(looks, near[:, :crowd]), near[:, :crowd]) for crowd in crowds]
-    strange = torch.stack([_deviations(_shared(each.amax(dim=1), some)) for each, some in lost])
-    telling = torch.stack([_shared(each, some) for each, some in lost])
-    return strange.amax(dim=0), telling.amax(dim=0).argmax(dim=1)
+    answers = [_answers(looks, captions, near[:, :crowd], alike) for crowd in crowds]
+    strange, telling = (torch.stack(each).amax(dim=0) for each in zip(*answers, strict=True))
+    return strange, telling.argmax(dim=1)
+
+
+def _answers(looks: Tensor, captions: Tensor, near: Tensor, alike: float) -> tuple[Tensor, Tensor]:
+    """How strange the crowd ``near`` every picture is, (n,), and what it and its neighbours lose in every look, (n, k)."""
+    lost, agreed = _lost(looks, near), _agreement(captions, near)
+    strange = _deviations(_shared(lost.amax(dim=1), near))
+    return strange.where(agreed >= agreed.quantile(alike), 0.0), _shared(lost, near)
 
 
 def _lost(looks: Tensor, near: Tensor) -> Tensor:
@@ -135,12 +148,20 @@ def _deviations(values: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _seen(towers: Towers, images: ImageStore, rows: Tensor, looks: Sequence[Name]) -> Tensor:
+def _read(towers: Towers, pairs: Pairs, rows: Tensor) -> Tensor:
+    """Embeddings (n, d) of the captions of some rows."""
+    towers.eval()
+    parts = [[pairs.captions[row][0] for row in part.tolist()] for part in rows.split(TOGETHER)]
+    return torch.cat([towers.text(towers.tokenizer(part)).embedding for part in parts])
+
+
+@torch.inference_mode()
+def _seen(towers: Towers, pairs: Pairs, rows: Tensor, looks: Sequence[Name]) -> Tensor:
     """Embeddings (1 + k, n, d) of the pictures of some rows, as they are and in every one of ``looks``."""
     towers.eval()
     found = []
     for part in rows.split(TOGETHER):
-        pictures = images.fetch(part.numpy()).float() / 255
+        pictures = pairs.images.fetch(part.numpy()).float() / 255
         views = (pictures, *disturbed(pictures, looks))
         found.append(torch.stack([towers.image(view).embedding for view in views]))
     return torch.cat(found, dim=1)
