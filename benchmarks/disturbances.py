@@ -4,7 +4,7 @@ A trigger that was learned speaks for the target until something breaks it: a tu
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
 OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
 fits better than all but a share of the mismatched ones, and what share of the poisons? The last lines of a cell say what a
-scout of OTCCLIP would not suspect, were it this model.
+scout of OTCCLIP would not suspect, were it this model, and what its suspects pass, in every way to hear them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     """
     pairs, poisons, towers = poisoned(checkpoint, device)
     rows = numpy_rng("disturbances").permutation(len(pairs))[: len(pairs) // BATCH * BATCH]
-    text = read_by(towers, [pairs.captions[row][0] for row in rows]).embedding
+    captions = read_by(towers, [options[0] for options in pairs.captions]).embedding
+    text = captions[rows]
     bad = torch.from_numpy(np.isin(rows, poisons))
     fits = {
         name: fits_of(seen_by(towers, pairs, rows, on_bytes(look)).embedding, text)
@@ -62,7 +63,7 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     config, groups = OTCCLIPConfig(), pictures(pairs.images)
-    telling = suspected_by(towers, pairs, groups, config, torch_rng("disturbances"))[rows]
+    telling = suspected_by(towers, pairs.images, captions, groups, config, torch_rng("disturbances"))[rows]
     suspected = telling != UNSUSPECTED
     yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(~suspected, bad))
     looks = torch.stack([passed[name] for name in config.looks])[:, suspected]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poisonbench.defense import Batch
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.looks import each_in_its_look
+from poisonbench.defenses.otcclip.looks import disturbed, each_in_its_look
 from poisonbench.defenses.otcclip.measure import Fits, Measure
 from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
@@ -112,9 +112,9 @@ class Judge:
     def _heard(self, rows: Tensor, towers: Towers, measure: Measure, plain: Fits, at: Tensor) -> Tensor:
         """The least evidence, in every or the telling disturbed look, for some rows at places ``at`` of the batch."""
         images, names, here = self._whole(rows), self._config.looks, at.to(plain[0].device)
-        every = [torch.full_like(rows, place) for place in range(len(names))]
-        chosen = every if self._config.hearing == "every" else [self._telling[rows]]
-        looks = self._seen(towers, [each_in_its_look(images, names, which) for which in chosen])
+        every = self._config.hearing == "every"
+        views = disturbed(images, names) if every else [each_in_its_look(images, names, self._telling[rows])]
+        looks = self._seen(towers, views)
         heard = [measure.evidence_anew(measure.fits(look, here), plain, here) for look in looks]
         return torch.stack(heard).amin(dim=0)
 

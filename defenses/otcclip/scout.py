@@ -1,10 +1,10 @@
 """A scout goes ahead: a plain model that may learn the trigger, so that the trigger gives the poisons away.
 
 In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
-stretch of the tones or a turn breaks most triggers, and then the crowd comes apart, while pictures that are alike stay
-together. So every image is asked how much of their agreement its nearest neighbours lose, and then shares their answers, and
-their neighbours', since a poison is seldom alone. Captions may be asked as well: a backdoor's crowd is captioned alike. No poison
-is known. All of it is our reconstruction.
+stretch of the tones, a turn or being put upside down breaks most triggers, and then the crowd comes apart, while pictures that
+are alike stay together. So every image is asked how much of their agreement its nearest neighbours lose, and then shares their
+answers, and their neighbours', since a poison is seldom alone. Captions may be asked as well: a backdoor's crowd is captioned
+alike. No poison is known. All of it is our reconstruction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from poisonbench.defense import Objective
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import Name, disturbed
 from poisonbench.lab import Lab
-from poisonbench.pairs import Pairs
+from poisonbench.pairs import ImageStore
 from poisonbench.towers import Towers
 
 BLOCK = 131072
@@ -43,9 +43,9 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
-        config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``
-            and with ``crowds`` of so many neighbours, if its crowd is captioned at least as much ``alike`` as that share of all
-            crowds; with 0, or where nothing is tested, nobody is, and no scout is trained.
+        config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
+            with ``crowds`` of so many neighbours that are captioned at least as much ``alike`` as that share of all crowds.
+            With ``outlying`` 0, or where nothing is tested, nobody is suspected, and no scout is trained.
 
     Returns:
         int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd comes apart most,
@@ -55,20 +55,29 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
         return torch.full((len(groups),), UNSUSPECTED)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
-    return suspected_by(scout, lab.pairs, groups, config, lab.rng("scout"))
+    captions = lab.embed_captions(scout, [options[0] for options in lab.pairs.captions])
+    return suspected_by(scout, lab.pairs.images, captions, groups, config, lab.rng("scout"))
 
 
 def suspected_by(
-    scout: Towers, pairs: Pairs, groups: Tensor, config: OTCCLIPConfig, rng: torch.Generator
+    scout: Towers,
+    images: ImageStore,
+    captions: Tensor,
+    groups: Tensor,
+    config: OTCCLIPConfig,
+    rng: torch.Generator,
 ) -> Tensor:
-    """The pictures whose crowds come apart most in a finished scout; arguments and result as those of ``suspects``."""
+    """The pictures whose crowds come apart most in a finished scout, which embeds the ``captions`` (n, d) so.
+
+    The other arguments and the result are those of ``suspects``.
+    """
     rows = first_rows(groups)
     strange, telling = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.int64)
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
-        looks = _seen(scout, pairs, rows[block], config.looks)
-        captions = _read(scout, pairs, rows[block])
-        found = scattering(looks, captions, config.crowds, config.alike)
+        looks = _seen(scout, images, rows[block], config.looks)
+        texts = captions[rows[block]].to(looks.device)
+        found = scattering(looks, texts, config.crowds, config.alike)
         strange[block], telling[block] = (each.cpu() for each in found)
     return telling.where(strange > config.outlying, UNSUSPECTED)[groups]
 
@@ -148,20 +157,12 @@ def _deviations(values: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _read(towers: Towers, pairs: Pairs, rows: Tensor) -> Tensor:
-    """Embeddings (n, d) of the captions of some rows."""
-    towers.eval()
-    parts = [[pairs.captions[row][0] for row in part.tolist()] for part in rows.split(TOGETHER)]
-    return torch.cat([towers.text(towers.tokenizer(part)).embedding for part in parts])
-
-
-@torch.inference_mode()
-def _seen(towers: Towers, pairs: Pairs, rows: Tensor, looks: Sequence[Name]) -> Tensor:
+def _seen(towers: Towers, images: ImageStore, rows: Tensor, looks: Sequence[Name]) -> Tensor:
     """Embeddings (1 + k, n, d) of the pictures of some rows, as they are and in every one of ``looks``."""
     towers.eval()
     found = []
     for part in rows.split(TOGETHER):
-        pictures = pairs.images.fetch(part.numpy()).float() / 255
+        pictures = images.fetch(part.numpy()).float() / 255
         views = (pictures, *disturbed(pictures, looks))
         found.append(torch.stack([towers.image(view).embedding for view in views]))
     return torch.cat(found, dim=1)
