@@ -25,7 +25,7 @@ MARGIN = 24
 @click.option("--width", default=1400, show_default=True, help="Pixels.")
 @click.option("--dark", is_flag=True, help="In the dark colours.")
 def main(page: Path, picture: Path, browser: str, width: int, dark: bool) -> None:
-    """Photograph the page from its top to the end of its first board."""
+    """Photograph the page from its top to the end of its first table."""
     from playwright.sync_api import sync_playwright
 
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def main(page: Path, picture: Path, browser: str, width: int, dark: bool) -> Non
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
         view.goto(page.resolve().as_uri())
-        box = view.locator("main > *").first.bounding_box()
+        box = view.locator(".scroll").first.bounding_box()
         height = box["y"] + box["height"] + MARGIN if box else 900
         view.screenshot(path=picture, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
         chromium.close()
