@@ -76,7 +76,7 @@ class OTCCLIPConfig(DefenseConfig):
     burden: float = Field(0.1, ge=0, le=1)
     hearing: Literal["plain", "telling", "every"] = "telling"
     crowds: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
-    alike: float = Field(0.5, ge=0, lt=1)
+    alike: float = Field(0.0, ge=0, lt=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)
