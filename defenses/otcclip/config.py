@@ -32,11 +32,12 @@ class OTCCLIPConfig(DefenseConfig):
         looks: the disturbed looks in which the scout sees every picture.
         burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
             the whole run.
-        hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd comes apart
-            most, or ``every`` look in which the scout saw its picture.
+        hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd is strangest, or
+            ``every`` look in which the scout saw its picture.
         crowds: neighbours per picture whose agreement the scout looks at, one number or several; few find rare triggers, many
             those that every kind of picture hosts.
-        alike: share of all crowds that are captioned less alike than a suspect's; 0 asks no captions.
+        unanimity: crowds of pictures that a look moves alike are heard if their captions agree as much as those of this share of
+            all such crowds; 1 hears hardly any.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
         references: mismatched captions per image in the test of soundness.
@@ -76,7 +77,7 @@ class OTCCLIPConfig(DefenseConfig):
     burden: float = Field(0.1, ge=0, le=1)
     hearing: Literal["plain", "telling", "every"] = "telling"
     crowds: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
-    alike: float = Field(0.0, ge=0, lt=1)
+    unanimity: float = Field(0.9, ge=0, le=1)
     recurring: float = Field(0.05, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)

@@ -2,9 +2,7 @@
 
 In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
 stretch of the tones, a turn or being put upside down breaks most triggers, and then the crowd comes apart, while pictures that
-are alike stay together. So every image is asked how much of their agreement its nearest neighbours lose, and then shares their
-answers, and their neighbours', since a poison is seldom alone. Captions may be asked as well: a backdoor's crowd is captioned
-alike. No poison is known. All of it is our reconstruction.
+are alike stay together; ``crowds`` counts how strange that is. No poison is known. All of it is our reconstruction.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from poisonbench.defense import Objective
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.crowds import moving, scattering
 from poisonbench.defenses.otcclip.looks import Name, disturbed
 from poisonbench.lab import Lab
 from poisonbench.pairs import ImageStore
@@ -30,25 +29,19 @@ UNSUSPECTED = -1
 TOGETHER = 512
 """Pictures that the scout looks at at a time."""
 
-CHUNK = 1024
-"""Pictures whose neighbours are sought, or gathered, at a time."""
-
-SHARINGS = 3
-"""How often every picture takes the mean of its neighbours' answers."""
-
 
 def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
-    """Train a scout and suspect the pictures whose crowds come apart most.
+    """Train a scout and suspect the pictures whose crowds are strangest.
 
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
         config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
-            with ``crowds`` of so many neighbours that are captioned at least as much ``alike`` as that share of all crowds.
-            With ``outlying`` 0, or where nothing is tested, nobody is suspected, and no scout is trained.
+            with ``crowds`` of so many neighbours and ``unanimity``. With ``outlying`` 0, or where nothing is tested, nobody is
+            suspected, and no scout is trained.
 
     Returns:
-        int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd comes apart most,
+        int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd is strangest,
         for the others ``UNSUSPECTED``.
     """
     if not config.outlying or config.reassign == "all":
@@ -67,7 +60,7 @@ def suspected_by(
     config: OTCCLIPConfig,
     rng: torch.Generator,
 ) -> Tensor:
-    """The pictures whose crowds come apart most in a finished scout, which embeds the ``captions`` (n, d) so.
+    """The pictures whose crowds are strangest in a finished scout, which embeds the ``captions`` (n, d) so.
 
     The other arguments and the result are those of ``suspects``.
     """
@@ -77,7 +70,7 @@ def suspected_by(
     for block in order.tensor_split(-(-len(order) // BLOCK)):
         looks = _seen(scout, images, rows[block], config.looks)
         texts = captions[rows[block]].to(looks.device)
-        found = scattering(looks, texts, config.crowds, config.alike)
+        found = strangeness(looks, texts, config)
         strange[block], telling[block] = (each.cpu() for each in found)
     return telling.where(strange > config.outlying, UNSUSPECTED)[groups]
 
@@ -89,71 +82,23 @@ def first_rows(groups: Tensor) -> Tensor:
     return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
 
 
-def scattering(looks: Tensor, captions: Tensor, crowds: Sequence[int], alike: float) -> tuple[Tensor, Tensor]:
-    """How much of their agreement the neighbours of every picture lose when they are disturbed, shared among neighbours.
-
-    Agreement is the length of the neighbours' mean. Its loss, the largest over the disturbed looks, and what neighbours share
-    of it are both counted in median absolute deviations from the median. Of several crowds the largest answer stands, and the
-    answer of one whose captions agree too little is 0.
+def strangeness(looks: Tensor, captions: Tensor, config: OTCCLIPConfig) -> tuple[Tensor, Tensor]:
+    """How strange the crowds of every picture are, be they torn apart or moved alike; the larger answer stands.
 
     Args:
         looks: (1 + k, n, d) unit embeddings of the pictures as they are, then of the disturbed looks.
         captions: (n, d) unit embeddings of their captions.
-        crowds: how many neighbours per picture are asked, at most all others.
-        alike: share of the crowds whose captions agree no more than those of a crowd that is heard; in [0, 1).
+        config: ``crowds`` and ``unanimity``.
 
     Returns:
-        (n,), and int64 (n,) in which of the k disturbed looks a picture and its neighbours lose most.
+        (n,) in median absolute deviations, and int64 (n,) in which of the k disturbed looks they are strangest.
     """
     count = looks.shape[1]
     if count < 2:
         return looks.new_zeros(count), torch.zeros(count, dtype=torch.int64)
-    crowds = [min(crowd, count - 1) for crowd in crowds]
-    near = _nearest(looks[0], max(crowds))
-    answers = [_answers(looks, captions, near[:, :crowd], alike) for crowd in crowds]
-    strange, telling = (torch.stack(each).amax(dim=0) for each in zip(*answers, strict=True))
-    return strange, telling.argmax(dim=1)
-
-
-def _answers(looks: Tensor, captions: Tensor, near: Tensor, alike: float) -> tuple[Tensor, Tensor]:
-    """How strange the crowd ``near`` every picture is, (n,), and what it and its neighbours lose in every look, (n, k)."""
-    lost, agreed = _lost(looks, near), _agreement(captions, near)
-    strange = _deviations(_shared(lost.amax(dim=1), near))
-    return strange.where(agreed >= agreed.quantile(alike), 0.0), _shared(lost, near)
-
-
-def _lost(looks: Tensor, near: Tensor) -> Tensor:
-    """How much agreement every picture's neighbours lose in each of the k disturbed looks, in deviations: (n, k)."""
-    together, *others = (_agreement(look, near) for look in looks)
-    return torch.stack([_deviations(together - apart) for apart in others], dim=1)
-
-
-def _shared(answers: Tensor, near: Tensor) -> Tensor:
-    """The answers (n, ...) of every point's neighbours, and theirs, on average."""
-    for _ in range(SHARINGS):
-        answers = answers[near].mean(dim=1)
-    return answers
-
-
-def _nearest(points: Tensor, k: int) -> Tensor:
-    """The k most similar other points of every point (n, d): int64 (n, k)."""
-    found = []
-    for at in torch.arange(len(points), device=points.device).split(CHUNK):
-        similar = points[at] @ points.T
-        similar.scatter_(1, at[:, None], -torch.inf)
-        found.append(similar.topk(k, dim=1).indices)
-    return torch.cat(found)
-
-
-def _agreement(points: Tensor, near: Tensor) -> Tensor:
-    """The length of the mean of every point's neighbours: (n,)."""
-    return torch.cat([points[some].mean(dim=1).norm(dim=1) for some in near.split(CHUNK)])
-
-
-def _deviations(values: Tensor) -> Tensor:
-    """How many median absolute deviations every value lies above the median: (n,)."""
-    deviation = values - values.median()
-    return deviation / deviation.abs().median().clamp_min(1e-6)
+    torn, tearing = scattering(looks, config.crowds)
+    moved, mover = moving(looks, captions, config.crowds, config.unanimity)
+    return torch.maximum(torn, moved), mover.where(moved > torn, tearing)
 
 
 @torch.inference_mode()
