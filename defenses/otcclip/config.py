@@ -37,7 +37,7 @@ class OTCCLIPConfig(DefenseConfig):
         crowds: neighbours per picture whose agreement the scout looks at, one number or several; few find rare triggers, many
             those that every kind of picture hosts.
         unanimity: crowds of pictures that a look moves alike are heard if their captions agree as much as those of this share of
-            all such crowds; 1 hears hardly any.
+            all such crowds; 1 looks for none.
         recurring: share of the sound pairs that are suspicious all the same, those with a region that recurs most in other,
             ill-fitting pairs; 0 looks for none.
         references: mismatched captions per image in the test of soundness.
@@ -65,8 +65,8 @@ class OTCCLIPConfig(DefenseConfig):
 
     reassign: Literal["suspicious", "all"] = "suspicious"
     every: int = Field(2, ge=1)
-    level: float = Field(0.5, gt=0, lt=1)
-    final_level: float = Field(0.25, gt=0, lt=1)
+    level: float = Field(0.75, gt=0, lt=1)
+    final_level: float = Field(0.5, gt=0, lt=1)
     memory: float = Field(0.5, ge=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     judge: Literal["halves", "plain", "augmented"] = "plain"

@@ -17,6 +17,9 @@ from torch import Tensor
 CHUNK = 1024
 """Pictures whose neighbours are sought, or gathered, at a time."""
 
+NO_SPREAD = 1e-6
+"""Deviations that are rounding errors: a look may leave most pictures as they are, as grey ones without their colours."""
+
 SHARINGS = 3
 """How often every picture takes the mean of its neighbours' answers."""
 
@@ -112,6 +115,8 @@ def _agreement(points: Tensor, near: Tensor) -> Tensor:
 
 
 def _deviations(values: Tensor) -> Tensor:
-    """How many median absolute deviations every value lies above the median: (n,)."""
+    """How many median absolute deviations every value lies above the median, mean ones where most values are equal: (n,)."""
     deviation = values - values.median()
-    return deviation / deviation.abs().median().clamp_min(1e-6)
+    spread = deviation.abs().median()
+    usual = spread if spread > NO_SPREAD else deviation.abs().mean()
+    return deviation / usual.clamp_min(NO_SPREAD)

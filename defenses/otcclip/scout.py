@@ -97,6 +97,8 @@ def strangeness(looks: Tensor, captions: Tensor, config: OTCCLIPConfig) -> tuple
     if count < 2:
         return looks.new_zeros(count), torch.zeros(count, dtype=torch.int64)
     torn, tearing = scattering(looks, config.crowds)
+    if config.unanimity == 1:
+        return torn, tearing
     moved, mover = moving(looks, captions, config.crowds, config.unanimity)
     return torch.maximum(torn, moved), mover.where(moved > torn, tearing)
 

@@ -79,11 +79,29 @@ def test_learned_or_half_learned_the_scout_finds_it_strange(learned: float) -> N
     assert float((telling[poisons] == 2).float().mean()) > 0.9
 
 
+def test_with_a_unanimity_of_one_only_crowds_that_come_apart_count() -> None:
+    looks, poisons = marked_pictures(5, 2, HALF_LEARNED)
+    config = OTCCLIPConfig(crowds=(8, 16), unanimity=1)
+    found = strangeness(looks, captions_of(looks, poisons, target=True), config)
+    for ours, alone in zip(found, scattering(looks, config.crowds), strict=True):
+        assert torch.equal(ours, alone)
+
+
 def test_what_no_look_breaks_is_not_suspected_more_than_others() -> None:
     looks, poisons = marked_pictures(0, -1, LEARNED)
     strange, _ = strangeness(looks, captions_of(looks, poisons, target=True), OTCCLIPConfig(crowds=(16,)))
     above = strange > strange.quantile(0.85)
     assert float(above[poisons].float().mean()) < 0.5
+
+
+def test_a_look_that_leaves_most_pictures_as_they_are_condemns_the_others_no_more_than_their_loss() -> None:
+    looks, poisons = marked_pictures(6, 0, LEARNED)
+    grey = torch.arange(looks.shape[1]) % EACH < 0.7 * EACH
+    looks[1] = torch.where((grey & ~poisons)[:, None], looks[0], looks[1])
+    looks[2:] = looks[0]
+    strange, _ = scattering(looks, [8])
+    assert float((strange[poisons] > 4).float().mean()) > 0.9
+    assert float((strange[~poisons] > 4).float().mean()) < 0.15
 
 
 def test_pictures_that_are_moved_alike_but_captioned_apart_are_let_go_unless_captions_are_not_asked() -> None:
