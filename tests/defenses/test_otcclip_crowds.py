@@ -96,7 +96,7 @@ def test_what_no_look_breaks_is_not_suspected_more_than_others() -> None:
 
 def test_a_look_that_leaves_most_pictures_as_they_are_condemns_the_others_no_more_than_their_loss() -> None:
     looks, poisons = marked_pictures(6, 0, LEARNED)
-    grey = torch.arange(looks.shape[1]) % EACH < 0.7 * EACH
+    grey = torch.arange(looks.shape[1]) < 0.7 * looks.shape[1]
     looks[1] = torch.where((grey & ~poisons)[:, None], looks[0], looks[1])
     looks[2:] = looks[0]
     strange, _ = scattering(looks, [8])
