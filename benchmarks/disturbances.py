@@ -23,7 +23,7 @@ from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.looks import LOOKS as DISTURBED
 from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
-from poisonbench.defenses.otcclip.scout import UNSUSPECTED, suspected_by
+from poisonbench.defenses.otcclip.scout import suspicion_by
 from poisonbench.defenses.otcclip.separation import pictures, standardised
 from poisonbench.randomness import numpy_rng, torch_rng
 
@@ -63,8 +63,8 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     config, groups = OTCCLIPConfig(), pictures(pairs.images)
-    telling = suspected_by(towers, pairs.images, captions, groups, config, torch_rng("disturbances"))[rows]
-    suspected = telling != UNSUSPECTED
+    scouted = suspicion_by(towers, pairs.images, captions, groups, config, torch_rng("disturbances"))
+    suspected, telling = scouted.suspects[rows], scouted.telling[rows]
     yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(~suspected, bad))
     looks = torch.stack([passed[name] for name in config.looks])[:, suspected]
     heard = {"plain": passed["as it is"][suspected], "telling": looks.gather(0, telling[None, suspected])[0]}

@@ -30,8 +30,8 @@ class OTCCLIPConfig(DefenseConfig):
         outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
             beforehand, suspects; 0 sends none.
         looks: the disturbed looks in which the scout sees every picture.
-        burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts none; 0 bars them for
-            the whole run.
+        burden: of the suspects' pairs the test lets only so much of its level pass, of others more, the less strange they are,
+            and warm-up trusts no suspect; 0 bars suspects for the whole run.
         hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd is strangest, or
             ``every`` look in which the scout saw its picture.
         crowds: neighbours per picture whose agreement the scout looks at, one number or several; few find rare triggers, many

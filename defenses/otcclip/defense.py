@@ -18,7 +18,7 @@ from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
 from poisonbench.defenses.otcclip.rings import transport_ring
-from poisonbench.defenses.otcclip.scout import suspects
+from poisonbench.defenses.otcclip.scout import suspicion
 from poisonbench.defenses.otcclip.separation import pictures
 from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
 from poisonbench.lab import Lab
@@ -73,7 +73,7 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         how = Transport(eps=config.eps, backend=config.backend)
-        self.judge = Judge(config, lab.pairs.images, groups, suspects(lab, groups, config))
+        self.judge = Judge(config, lab.pairs.images, groups, suspicion(lab, groups, config))
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0

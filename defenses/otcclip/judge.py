@@ -15,7 +15,7 @@ from poisonbench.defenses.otcclip.measure import Fits, Measure
 from poisonbench.defenses.otcclip.neighbours import Neighbours
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.recurrence import Recurrence
-from poisonbench.defenses.otcclip.scout import UNSUSPECTED
+from poisonbench.defenses.otcclip.scout import Suspicion
 from poisonbench.defenses.otcclip.separation import Separation, halves
 from poisonbench.pairs import ImageStore
 from poisonbench.towers import Features, Towers
@@ -46,13 +46,15 @@ class Judge:
         neighbours: recent sound pairs, whose agreement may count.
     """
 
-    def __init__(self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, telling: Tensor) -> None:
-        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``telling`` (n,) is what ``scout.suspects`` gave."""
+    def __init__(
+        self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, scouted: Suspicion
+    ) -> None:
+        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``scouted`` is what a scout holds of these rows."""
         self.separation = Separation(groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
         self.recurrence = Recurrence(groups, config.memory, config.recurring)
         self._config, self._pictures = config, pictures
-        self._telling, self._suspected = telling, telling != UNSUSPECTED
+        self._scouted, self._suspected = scouted, scouted.suspects
 
     @torch.no_grad()
     def judge(
@@ -73,23 +75,23 @@ class Judge:
             return Verdict(trusted, torch.zeros_like(trusted))
         looks = self._looks(batch, towers, image)
         own_fit, decoy_fit = self._evidence(rows, towers, looks, Measure(config, own, shifts))
-        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self._levels(batch))
+        sound, unfit = self.separation.judge(rows, own_fit, decoy_fit, self.level(batch))
         recurring = torch.zeros_like(trusted)
         if config.recurring:
             recurring = self.recurrence.recurring(rows, looks, sound)
             self.recurrence.add(rows, looks[0], unfit, sound & ~recurring)
         return Verdict(trusted if batch.progress < config.warmup else sound & ~recurring, recurring)
 
+    def level(self, batch: Batch) -> Tensor:
+        """The share of decoys that may pass, for every row of the batch, (b,): the stranger its crowd, the smaller."""
+        config = self._config
+        level = config.level + batch.progress * (config.final_level - config.level)
+        return level * (1 - (1 - config.burden) * self._scouted.degree[batch.rows])
+
     def remember(self, image: Features, own: Features, rows: Tensor) -> None:
         """Take in sound pairs: features of c of them, and their rows (c,)."""
         if self._config.neighbours:
             self.neighbours.add(image.embedding, own.embedding, self.separation.groups[rows])
-
-    def _levels(self, batch: Batch) -> Tensor:
-        """The share of decoys that may pass, for every row of the batch."""
-        config = self._config
-        level = config.level + batch.progress * (config.final_level - config.level)
-        return level * torch.where(self._suspected[batch.rows], config.burden, 1.0)
 
     def _evidence(
         self, rows: Tensor, towers: Towers, looks: Sequence[Features], measure: Measure
@@ -113,7 +115,11 @@ class Judge:
         """The least evidence, in every or the telling disturbed look, for some rows at places ``at`` of the batch."""
         images, names, here = self._whole(rows), self._config.looks, at.to(plain[0].device)
         every = self._config.hearing == "every"
-        views = disturbed(images, names) if every else [each_in_its_look(images, names, self._telling[rows])]
+        views = (
+            disturbed(images, names)
+            if every
+            else [each_in_its_look(images, names, self._scouted.telling[rows])]
+        )
         looks = self._seen(towers, views)
         heard = [measure.evidence_anew(measure.fits(look, here), plain, here) for look in looks]
         return torch.stack(heard).amin(dim=0)

@@ -8,6 +8,7 @@ are alike stay together; ``crowds`` counts how strange that is. No poison is kno
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,14 +24,34 @@ from poisonbench.towers import Towers
 BLOCK = 131072
 """Pictures among which neighbours are sought: the cost grows with the data, not with its square."""
 
-UNSUSPECTED = -1
-"""Stands for the telling look of whom the scout does not suspect."""
-
 TOGETHER = 512
 """Pictures that the scout looks at at a time."""
 
 
-def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
+@dataclass(frozen=True)
+class Suspicion:
+    """What a scout holds of n rows.
+
+    Attributes:
+        degree: (n,) in [0, 1], how strange the crowd of a row's picture is: 0 up to the median, 1 for a suspect.
+        telling: int64 (n,) the place in ``looks`` of the one in which it is strangest.
+    """
+
+    degree: Tensor
+    telling: Tensor
+
+    @property
+    def suspects(self) -> Tensor:
+        """Who is suspected: bool (n,)."""
+        return self.degree == 1
+
+
+def nobody(rows: int) -> Suspicion:
+    """No suspicion of so many rows."""
+    return Suspicion(torch.zeros(rows), torch.zeros(rows, dtype=torch.int64))
+
+
+def suspicion(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Suspicion:
     """Train a scout and suspect the pictures whose crowds are strangest.
 
     Args:
@@ -39,30 +60,26 @@ def suspects(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Tensor:
         config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
             with ``crowds`` of so many neighbours and ``unanimity``. With ``outlying`` 0, or where nothing is tested, nobody is
             suspected, and no scout is trained.
-
-    Returns:
-        int64 (n,): for the rows of a suspected picture the place in ``looks`` of the one in which its crowd is strangest,
-        for the others ``UNSUSPECTED``.
     """
     if not config.outlying or config.reassign == "all":
-        return torch.full((len(groups),), UNSUSPECTED)
+        return nobody(len(groups))
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
     captions = lab.embed_captions(scout, [options[0] for options in lab.pairs.captions])
-    return suspected_by(scout, lab.pairs.images, captions, groups, config, lab.rng("scout"))
+    return suspicion_by(scout, lab.pairs.images, captions, groups, config, lab.rng("scout"))
 
 
-def suspected_by(
+def suspicion_by(
     scout: Towers,
     images: ImageStore,
     captions: Tensor,
     groups: Tensor,
     config: OTCCLIPConfig,
     rng: torch.Generator,
-) -> Tensor:
-    """The pictures whose crowds are strangest in a finished scout, which embeds the ``captions`` (n, d) so.
+) -> Suspicion:
+    """What a finished scout, which embeds the ``captions`` (n, d) so, holds of the rows.
 
-    The other arguments and the result are those of ``suspects``.
+    The other arguments are those of ``suspicion``.
     """
     rows = first_rows(groups)
     strange, telling = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.int64)
@@ -72,7 +89,7 @@ def suspected_by(
         texts = captions[rows[block]].to(looks.device)
         found = strangeness(looks, texts, config)
         strange[block], telling[block] = (each.cpu() for each in found)
-    return telling.where(strange > config.outlying, UNSUSPECTED)[groups]
+    return Suspicion((strange / config.outlying).clamp(0, 1)[groups], telling[groups])
 
 
 def first_rows(groups: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.judge import Judge
 from poisonbench.defenses.otcclip.measure import Measure
-from poisonbench.defenses.otcclip.scout import UNSUSPECTED
+from poisonbench.defenses.otcclip.scout import Suspicion, nobody
 from poisonbench.lab import Lab
 from poisonbench.tier import Recipe
 from poisonbench.towers import Features
@@ -47,10 +47,10 @@ def test_the_same_look_at_some_rows_gives_the_same_evidence_again(config: dict[s
     assert torch.allclose(again, measure.evidence(plain)[0][at], atol=1e-3)
 
 
-def evidence(lab: Lab, telling: Tensor, **config: Any) -> Tensor:
+def evidence(lab: Lab, scouted: Suspicion, **config: Any) -> Tensor:
     """What a first batch of an untrained model's pairs leaves as evidence: (rows,)."""
     settings = OTCCLIPConfig(references=6, iterations=5, **config)
-    judge = Judge(settings, lab.pairs.images, torch.arange(len(lab.pairs)), telling)
+    judge = Judge(settings, lab.pairs.images, torch.arange(len(lab.pairs)), scouted)
     recipe, objective = Recipe(epochs=2, batch=32, precision="fp32"), OTCCLIP({"outlying": 0}).objective(lab)
     batch = make_batch(lab.loader(), objective, recipe, np.arange(ROWS), 1, 0, 0, 0.5)
     towers = lab.fresh("model").eval()
@@ -62,11 +62,12 @@ def evidence(lab: Lab, telling: Tensor, **config: Any) -> Tensor:
 
 @pytest.mark.parametrize("look", ["plain", "halves"])
 def test_suspects_have_the_evidence_of_their_worst_look_and_the_others_their_own(lab: Lab, look: str) -> None:
-    telling = torch.arange(len(lab.pairs)) % 4 - 1
+    rows = torch.arange(len(lab.pairs))
+    scouted = Suspicion((rows % 4 > 0).float(), (rows % 4 - 1).clamp_min(0))
     plain, one, every = (
-        evidence(lab, telling, judge=look, hearing=how) for how in ("plain", "telling", "every")
+        evidence(lab, scouted, judge=look, hearing=how) for how in ("plain", "telling", "every")
     )
-    here = telling[:ROWS] != UNSUSPECTED
+    here = scouted.suspects[:ROWS]
     assert torch.equal(plain[~here], one[~here]) and torch.equal(plain[~here], every[~here])
     assert (every <= one + 1e-4).all() and (one <= plain).all()
     assert float((plain - one)[here].mean()) > 0.01, "some look says less for them"
@@ -74,5 +75,5 @@ def test_suspects_have_the_evidence_of_their_worst_look_and_the_others_their_own
 
 
 def test_without_suspects_nobody_is_heard_again(lab: Lab) -> None:
-    nobody = torch.full((len(lab.pairs),), UNSUSPECTED)
-    assert torch.equal(evidence(lab, nobody, hearing="plain"), evidence(lab, nobody, hearing="every"))
+    none = nobody(len(lab.pairs))
+    assert torch.equal(evidence(lab, none, hearing="plain"), evidence(lab, none, hearing="every"))

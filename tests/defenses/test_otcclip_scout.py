@@ -14,7 +14,8 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import defense as training
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.scout import UNSUSPECTED, first_rows, strangeness, suspects
+from poisonbench.defenses.otcclip.judge import Judge
+from poisonbench.defenses.otcclip.scout import Suspicion, first_rows, strangeness, suspicion
 from poisonbench.defenses.otcclip.separation import Separation
 from poisonbench.lab import Lab
 from poisonbench.tier import Recipe
@@ -38,15 +39,16 @@ def test_every_picture_is_represented_by_its_first_row() -> None:
 
 def test_the_outlying_are_suspected_and_copies_together(lab: Lab) -> None:
     groups = torch.arange(len(lab.pairs)) // 2
-    telling = suspects(lab, groups, OTCCLIPConfig(outlying=1, crowds=(8,)))
-    assert telling.min() == UNSUSPECTED and telling.max() < len(OTCCLIPConfig().looks)
-    found = telling != UNSUSPECTED
+    scouted = suspicion(lab, groups, OTCCLIPConfig(outlying=1, crowds=(8,)))
+    assert scouted.telling.min() >= 0 and scouted.telling.max() < len(OTCCLIPConfig().looks)
+    found = scouted.suspects
     assert found.shape == (len(lab.pairs),)
-    assert torch.equal(found[0::2], found[1::2])
+    assert torch.equal(scouted.degree[0::2], scouted.degree[1::2])
+    assert torch.equal(scouted.telling[0::2], scouted.telling[1::2])
     assert 0 < float(found.float().mean()) < 0.5
-    fewer = suspects(lab, groups, OTCCLIPConfig(outlying=3, crowds=(8,))) != UNSUSPECTED
-    assert not (fewer & ~found).any(), "who asks for more suspects fewer"
-    assert torch.equal(telling, suspects(lab, groups, OTCCLIPConfig(outlying=1, crowds=(8,)))), (
+    fewer = suspicion(lab, groups, OTCCLIPConfig(outlying=3, crowds=(8,)))
+    assert not (fewer.suspects & ~found).any(), "who asks for more suspects fewer"
+    assert torch.allclose((3 * fewer.degree).clamp(max=1), scouted.degree), (
         "the same scout from the same seed"
     )
 
@@ -56,8 +58,8 @@ def test_no_scout_is_sent_where_none_is_asked_for(lab: Lab, monkeypatch: pytest.
         raise AssertionError("a scout was trained")
 
     monkeypatch.setattr(Lab, "train", refuse)
-    nobody = suspects(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowds=(8,)))
-    assert (nobody == UNSUSPECTED).all()
+    nobody = suspicion(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowds=(8,)))
+    assert not nobody.degree.any() and not nobody.suspects.any()
     OTCCLIP({"reassign": "all"}).objective(lab)
 
 
@@ -75,7 +77,8 @@ def test_suspects_without_a_chance_are_never_sound(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, progress: float
 ) -> None:
     suspected = torch.arange(len(lab.pairs)) % 2 == 0
-    monkeypatch.setattr(training, "suspects", lambda *_: suspected.int() - 1)
+    scouted = Suspicion(suspected.float(), torch.zeros(len(suspected), dtype=torch.int64))
+    monkeypatch.setattr(training, "suspicion", lambda *_: scouted)
     objective = OTCCLIP({"references": 4, "iterations": 3, "negatives": 2, "burden": 0}).objective(lab)
     towers, recipe = lab.fresh("model").eval(), Recipe(epochs=2, batch=32, precision="fp32")
     batch = make_batch(lab.loader(), objective, recipe, np.arange(32), 1, 0, 0, progress)
@@ -86,3 +89,14 @@ def test_suspects_without_a_chance_are_never_sound(
     assert not kept[suspected[:32]].any()
     if progress == 0:
         assert kept[~suspected[:32]].all()
+
+
+def test_the_stranger_a_crowd_the_fewer_mismatched_pairs_its_pictures_may_resemble(lab: Lab) -> None:
+    degree = torch.linspace(0, 1, len(lab.pairs))
+    scouted = Suspicion(degree, torch.zeros(len(degree), dtype=torch.int64))
+    config = OTCCLIPConfig(level=0.8, final_level=0.4, burden=0.25)
+    judge = Judge(config, lab.pairs.images, torch.arange(len(degree)), scouted)
+    objective, recipe = OTCCLIP({"outlying": 0}).objective(lab), Recipe(epochs=2, batch=32, precision="fp32")
+    rows = np.array([0, len(degree) - 1])
+    level = judge.level(make_batch(lab.loader(), objective, recipe, rows, 1, 0, 0, 0.5))
+    assert level.tolist() == pytest.approx([0.6, 0.15])
