@@ -30,8 +30,10 @@ class OTCCLIPConfig(DefenseConfig):
         outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
             beforehand, suspects; 0 sends none.
         looks: the disturbed looks in which the scout sees every picture.
-        burden: of the suspects' pairs the test lets only so much of its level pass, of others more, the less strange they are,
-            and warm-up trusts no suspect; 0 bars suspects for the whole run.
+        burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts no suspect; 0 bars
+            suspects for the whole run.
+        graded: whether the level falls linearly from that of the median crowd to that of suspects, the stranger the crowd, or
+            all but suspects have the whole level.
         hearing: a suspect's caption must fit the ``plain`` look, also the ``telling`` one, in which its crowd is strangest, or
             ``every`` look in which the scout saw its picture.
         crowds: neighbours per picture whose agreement the scout looks at, one number or several; few find rare triggers, many
@@ -75,6 +77,7 @@ class OTCCLIPConfig(DefenseConfig):
     outlying: float = Field(4.0, ge=0)
     looks: tuple[Name, ...] = Field(("blurred", "grey", "stretched", "turned", "upside_down"), min_length=1)
     burden: float = Field(0.1, ge=0, le=1)
+    graded: bool = True
     hearing: Literal["plain", "telling", "every"] = "telling"
     crowds: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
     unanimity: float = Field(0.9, ge=0, le=1)

@@ -83,10 +83,11 @@ class Judge:
         return Verdict(trusted if batch.progress < config.warmup else sound & ~recurring, recurring)
 
     def level(self, batch: Batch) -> Tensor:
-        """The share of decoys that may pass, for every row of the batch, (b,): the stranger its crowd, the smaller."""
+        """The share of decoys that may pass, for every row of the batch, (b,): the less, the stranger its crowd."""
         config = self._config
         level = config.level + batch.progress * (config.final_level - config.level)
-        return level * (1 - (1 - config.burden) * self._scouted.degree[batch.rows])
+        strange = self._scouted.degree if config.graded else self._suspected.float()
+        return level * (1 - (1 - config.burden) * strange[batch.rows])
 
     def remember(self, image: Features, own: Features, rows: Tensor) -> None:
         """Take in sound pairs: features of c of them, and their rows (c,)."""

@@ -91,12 +91,15 @@ def test_suspects_without_a_chance_are_never_sound(
         assert kept[~suspected[:32]].all()
 
 
-def test_the_stranger_a_crowd_the_fewer_mismatched_pairs_its_pictures_may_resemble(lab: Lab) -> None:
-    degree = torch.linspace(0, 1, len(lab.pairs))
+@pytest.mark.parametrize(("graded", "levels"), [(True, [0.6, 0.375, 0.15]), (False, [0.6, 0.6, 0.15])])
+def test_the_stranger_a_crowd_the_fewer_mismatched_pairs_its_pictures_may_resemble(
+    lab: Lab, graded: bool, levels: list[float]
+) -> None:
+    degree = torch.zeros(len(lab.pairs))
+    degree[:3] = torch.tensor([0.0, 0.5, 1.0])
     scouted = Suspicion(degree, torch.zeros(len(degree), dtype=torch.int64))
-    config = OTCCLIPConfig(level=0.8, final_level=0.4, burden=0.25)
+    config = OTCCLIPConfig(level=0.8, final_level=0.4, burden=0.25, graded=graded)
     judge = Judge(config, lab.pairs.images, torch.arange(len(degree)), scouted)
     objective, recipe = OTCCLIP({"outlying": 0}).objective(lab), Recipe(epochs=2, batch=32, precision="fp32")
-    rows = np.array([0, len(degree) - 1])
-    level = judge.level(make_batch(lab.loader(), objective, recipe, rows, 1, 0, 0, 0.5))
-    assert level.tolist() == pytest.approx([0.6, 0.15])
+    level = judge.level(make_batch(lab.loader(), objective, recipe, np.arange(3), 1, 0, 0, 0.5))
+    assert level.tolist() == pytest.approx(levels)
