@@ -81,7 +81,7 @@ class OTCCLIPConfig(DefenseConfig):
     hearing: Literal["plain", "telling", "every"] = "telling"
     crowds: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64), min_length=1)
     unanimity: float = Field(0.9, ge=0, le=1)
-    recurring: float = Field(0.05, ge=0, lt=1)
+    recurring: float = Field(0.02, ge=0, lt=1)
     references: int = Field(24, ge=4)
     neighbours: int = Field(0, ge=0)
     beta: float = Field(0.5, ge=0, le=1)
@@ -92,7 +92,7 @@ class OTCCLIPConfig(DefenseConfig):
     pool: int = Field(21845, ge=1)
     shortlist: int = Field(0, ge=0)
     candidates: int = Field(1, ge=1)
-    weight: float = Field(0.6, ge=0)
+    weight: float = Field(0.2, ge=0)
     bystanders: bool = True
     transplant: float = Field(1.0, ge=0, le=1)
     views: int = Field(2, ge=1)
