@@ -1,4 +1,4 @@
-"""Prints the README's results table from the published records: ``python -m tools.results_table leaderboards``."""
+"""Prints the table of docs/results.md from the published records: ``python -m tools.results_table leaderboards``."""
 
 from __future__ import annotations
 
