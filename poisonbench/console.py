@@ -17,6 +17,7 @@ from poisonbench.attempt import Verdict, Watch
 from poisonbench.cell import Cell
 from poisonbench.progress import Progress
 from poisonbench.records import Record
+from poisonbench.words import duration, speed
 
 QUIET_SECONDS = 10.0
 """Between two lines about one cell, where there is no terminal."""
@@ -73,7 +74,7 @@ class Meter:
     @property
     def pace(self) -> str:
         """Speed and time left in words, as far as they are known."""
-        parts = [f"{self.speed:,.0f} {self.unit}/s"] if self.speed else []
+        parts = [speed(self.speed, self.unit)] if self.speed else []
         parts += [f"{duration(self.left)} left"] if self.left is not None else []
         return ", ".join(parts)
 
@@ -226,15 +227,6 @@ class Bar(Progress):
 def label(cell: Cell) -> str:
     """A cell in a few words."""
     return f"{cell.attack.full_name} × {cell.defense.full_name}, {cell.tier.name}, seed {cell.seed}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m12s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
 def bars_on(console: Console) -> Bars:

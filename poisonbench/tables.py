@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonbench.records import AttackSuccess, Record, RepairCandidate
+from poisonbench.words import speed
 
 Row = tuple[str, str, str]
 """A group of numbers, what the number is of, the number."""
@@ -137,7 +138,7 @@ def _reached(one: RepairCandidate) -> str:
 
 def _cost(record: Record) -> Iterator[Row]:
     if cost := record.cost:
-        yield "cost", "training", f"{cost.train_seconds:,.1f} s ({cost.pairs_per_second:,.0f} pairs/s)"
+        yield "cost", "training", f"{cost.train_seconds:,.1f} s ({speed(cost.pairs_per_second, 'pairs')})"
         if cost.curation_seconds:
             yield "cost", "curation", f"{cost.curation_seconds:,.1f} s of it, before the training"
         yield "cost", "evaluation", f"{cost.evaluation_seconds:,.1f} s; {cost.total_seconds:,.1f} s in all"

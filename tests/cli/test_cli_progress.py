@@ -9,9 +9,10 @@ from cell_fakes import cells, stored
 from rich.console import Console
 
 from poisonbench.attempt import Verdict
-from poisonbench.console import LiveBoard, Meter, PlainBoard, bars_on, duration
+from poisonbench.console import LiveBoard, Meter, PlainBoard, bars_on
 from poisonbench.records import Record
 from poisonbench.tables import show_records
+from poisonbench.words import duration, speed
 
 
 class Clock:
@@ -44,6 +45,12 @@ def test_a_phase_without_a_total_shows_no_time_left() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (0.4, 59, 60, 192, 7500)] == ["0s", "59s", "1m00s", "3m12s", "2h05m"]
+
+
+def test_slow_training_has_a_speed_too() -> None:
+    assert [speed(s, "pairs") for s in (0.317, 4, 9.96, 12.4, 2000)] == [
+        "0.32 pairs/s", "4 pairs/s", "10 pairs/s", "12 pairs/s", "2,000 pairs/s",
+    ]  # fmt: skip
 
 
 def test_without_a_terminal_lines_come_every_ten_seconds_at_most() -> None:
