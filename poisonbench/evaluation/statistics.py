@@ -63,8 +63,9 @@ def cluster_interval(
     Clusters with equal counts are exchangeable, so each resample draws how often each *kind* of cluster
     occurs: one small multinomial instead of a draw per cluster, with the same distribution.
 
-    Where all examples are right, or all wrong, every resample is the same, which says nothing about the next
-    concept; the Wilson interval over clusters takes its place.
+    Where all clusters are alike every resample is the same, which says nothing about the next concept. Then a Wilson
+    interval takes its place: over clusters if all examples are right or all are wrong, else over examples, which vary as
+    much within a cluster as between clusters. A single cluster that is partly right says nothing at all.
 
     Args:
         correct: (n,), n >= 1.
@@ -83,6 +84,8 @@ def cluster_interval(
         return wilson(groups if correct.all() else 0, groups)
     counts = np.stack([np.bincount(member, weights=correct), np.bincount(member)], axis=1)
     kinds, often = np.unique(counts, axis=0, return_counts=True)
+    if len(kinds) == 1:
+        return wilson(int(correct.sum()), len(correct)) if groups > 1 else Interval(0.0, 1.0)
     drawn = np.random.default_rng(seed).multinomial(groups, often / groups, size=resamples) @ kinds
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (tail, 100 - tail))

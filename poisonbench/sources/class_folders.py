@@ -32,7 +32,7 @@ class Labelled:
         images: every file of the folder, by number.
         rows: the numbers of the sound ones.
         classes: per sound picture its class.
-        concepts: per sound picture what it shows.
+        concepts: per sound picture the name of the first with the same content; nothing else is known to be one drawing.
     """
 
     images: ImageStore
@@ -93,9 +93,12 @@ def _labelled(folder: Path, files: list[Path], gallery: Gallery, progress: Progr
         rows.append(number)
         progress.advance(done)
     classes = [files[number].relative_to(folder).parts[0].replace("_", " ") for number in rows]
-    return Labelled(
-        gallery.images, np.array(rows, dtype=np.int64), classes, [files[number].stem for number in rows]
-    )
+    first: dict[bytes, str] = {}
+    names = [files[number].relative_to(folder).with_suffix("").as_posix() for number in rows]
+    concepts = [
+        first.setdefault(gallery.digests[number], name) for number, name in zip(rows, names, strict=True)
+    ]
+    return Labelled(gallery.images, np.array(rows, dtype=np.int64), classes, concepts)
 
 
 def _halves(found: Labelled) -> tuple[Labelled, Labelled]:

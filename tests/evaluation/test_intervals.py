@@ -82,6 +82,12 @@ def test_a_perfect_score_on_few_concepts_still_leaves_doubt() -> None:
     assert found == wilson(3, 3)
 
 
+def test_clusters_that_are_all_alike_still_leave_doubt() -> None:
+    half = np.arange(30) % 2 == 0
+    assert cluster_interval(half, [str(row // 2) for row in range(30)]) == wilson(15, 30)
+    assert cluster_interval(half, ["one"] * 30) == Interval(0.0, 1.0)
+
+
 def test_the_mean_over_seeds_comes_with_a_t_interval_from_two_seeds_on() -> None:
     three = seed_mean([0.4, 0.5, 0.6])
     assert three.mean == pytest.approx(0.5)

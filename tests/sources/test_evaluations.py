@@ -38,7 +38,7 @@ def test_a_folder_per_class_becomes_a_task(pets: Path) -> None:
     assert task.templates == ("a photo of a {c}", "a picture of a {c}", "{c}")
     assert task.naming("house cat") == ("house cat",)
     assert [task.classes[label] for label in task.labels] == ["dog"] * 4 + ["house cat"] * 5
-    assert list(task.concepts)[3:5] == ["dog-4", "house_cat-0"]
+    assert list(task.concepts)[3:5] == ["dog/dog-4", "house_cat/house_cat-0"]
     assert np.array_equal(task.images.fetch(np.array([4]))[0], squared(drawing(0), SIDE))
     assert [line.split(":")[0] for line in found.skipped] == ["dog/dog-3.png"]
     assert found.targets is None
@@ -57,13 +57,20 @@ def test_a_large_folder_spares_half_of_its_concepts_as_targets(tmp_path: Path) -
     assert set(found.targets.kinds) <= set(task.classes)
 
 
+def test_numbers_as_names_make_no_twins_and_equal_files_do(tmp_path: Path) -> None:
+    write_images(tmp_path / "pets", [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)])
+    (tmp_path / "pets" / "dog" / "copy.png").write_bytes((tmp_path / "pets" / "cat" / "1.png").read_bytes())
+    (task,) = judged(f"folder:{tmp_path / 'pets'}").tasks
+    assert list(task.concepts) == ["cat/0", "cat/1", "cat/2", "dog/0", "dog/1", "dog/2", "cat/1"]
+
+
 def test_with_embedded_tasks_a_folder_keeps_all_its_pictures(tmp_path: Path) -> None:
     write_images(tmp_path / "pets", [f"{name}/{name}{i}.png" for name in ("cat", "dog") for i in range(20)])
     found = judged(f"folder:{tmp_path / 'pets'}", "clipart")
     assert found.tasks[0].name == "pets"
     assert len(found.tasks[0].labels) == 40
     assert found.targets is not None
-    assert not any(concept.startswith("dog1") for concept in found.targets.concepts)
+    assert not any(concept.startswith("dog/") for concept in found.targets.concepts)
 
 
 @pytest.mark.parametrize(
