@@ -44,6 +44,7 @@ class Tendency:
         defenses: likewise.
         judge: the rule.
         low_rate: take cells with a rate of at most ``LOW_RATE``, not those at the tier's rate.
+        difference: why the tier shows it less than the literature does, where it does.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Tendency:
     defenses: tuple[str, ...]
     judge: Judge
     low_rate: bool = False
+    difference: str = ""
 
 
 def halved_at_a_cost(sight: Sight) -> bool | None:
@@ -118,6 +120,9 @@ TENDENCIES = (
         attacks=("backdoor_blended", "backdoor_sig", "backdoor_wanet"),
         defenses=("safeclip",),
         judge=weaker_than_on_the_patch,
+        difference="After nine epochs a third of the pairs is safe. Most poisons are outside then whatever their trigger, and a "
+        "tenth is a coarse step: more poisons of each of these triggers are inside than of the patch, and what is inside "
+        "suffices, since all three gains are larger than on the patch.",
     ),
     Tendency(
         title="Local outlier filters find repeated patches at low rates",
@@ -128,6 +133,9 @@ TENDENCIES = (
         defenses=("dao", "slof", "k_dist"),
         judge=found,
         low_rate=True,
+        difference="A rate that is low and an attack that works do not come together on this tier: at 0.5% the model does not "
+        "learn the patch, so that its poisons are no cluster, and at 3%, where it has, DAO finds all of them. The figures are in "
+        "[docs/defenses/dao.md](defenses/dao.md).",
     ),
     Tendency(
         title="Fine-tuning on clean pairs alone keeps the backdoor, or pays for its removal",

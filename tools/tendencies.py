@@ -73,6 +73,8 @@ def page(records: Sequence[Record]) -> str:
             f"## {tendency.title}\n\n{fill(tendency.reported, WIDTH)}\n\n"
             f"Seen where {tendency.seen_where}. Here: **{here}**.\n\n{markdown(HEADS, rows)}\n"
         )
+        if tendency.difference:
+            sections.append(f"{fill(tendency.difference, WIDTH)}\n")
     return "\n".join([OPENING, markdown(["tendency", "seen here"], summary) + "\n", *sections])
 
 
