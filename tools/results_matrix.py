@@ -55,7 +55,8 @@ def _cell(entry: Entry) -> str:
 
 
 def _gain(entry: Entry) -> str:
-    return f"{entry.gain:+.2f}" if entry.ranked else f"({entry.gain:+.2f})"
+    text = f"{entry.gain:+.2f}".replace("-0.00", "+0.00")
+    return text if entry.ranked else f"({text})"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -25,6 +25,11 @@ def test_a_cell_shows_gain_zero_shot_and_how_many_seeds(tmp_path: Path) -> None:
     assert table["`roclip`"][0] == "+0.02 / 0.30"
 
 
+def test_a_gain_that_rounds_to_nothing_has_no_minus(tmp_path: Path) -> None:
+    table = shown(tmp_path / "board", ran(), ran(defense="roclip", asr=(20, 1000), base=(24, 1000)))
+    assert table["`roclip`"][0] == "+0.00 / 0.40"
+
+
 def test_what_did_not_run_failed_or_is_not_valid_is_seen_as_such(tmp_path: Path) -> None:
     weak = ran(attack="backdoor_sig", asr=(30, 100))
     gone = ran(attack="backdoor_sig", defense="roclip", failure="the loss is not finite")
