@@ -16,6 +16,7 @@ from poisonbench.records import Record
 from tools.vary_table import default_of, deviations, fields_of
 
 ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = 3
 CURVES = {
     "poison_neutralized": "poisons without a caption that names the target",
     "clean_rows_on_own_caption": "clean pairs on their own caption",
@@ -39,17 +40,23 @@ def main(board: Path, tier: str, defense: str, picture: Path) -> None:
     panels = _panels(board, tier, defense)
     if not panels:
         raise click.UsageError(f"{board} has no finished {defense} records of tier {tier} with a history")
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(4.6 * len(panels), 3.4), sharey=True, squeeze=False
-    )
-    for axis, (attack, records) in zip(axes[0], panels.items(), strict=True):
+    columns, lines = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
+    size = (4.2 * columns, 2.4 * lines + 1)
+    figure, axes = pyplot.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (attack, records) in zip(axes.flat, panels.items(), strict=False):
         for key, label in CURVES.items():
             _draw(axis, records, key, label)
-        axis.set(title=f"{attack}, {len(records)} seeds", xlabel="epoch", ylim=(0, 1))
+        seeds = f"{len(records)} seed" + "s" * (len(records) > 1)
+        axis.set(title=f"{attack}, {seeds}", ylim=(0, 1))
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("share")
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.2, 1, 1))
+    figure.tight_layout(rect=(0, 0.7 / size[1], 1, 1))
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Date": None})
     click.echo(f"wrote {picture}")
@@ -63,7 +70,7 @@ def _panels(board: Path, tier: str, defense: str) -> dict[str, list[Record]]:
         attacked = record.poison and record.poison.count
         if meant and attacked and not deviations(fields_of(record), default_of(record)):
             panels.setdefault(record.attack.full_name, []).append(record)
-    return panels
+    return dict(sorted(panels.items()))
 
 
 def _draw(axis: object, records: list[Record], key: str, label: str) -> None:
