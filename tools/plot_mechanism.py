@@ -7,13 +7,14 @@ Needs matplotlib (``pip install -e '.[docs]'``).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
-from tools.vary_table import default_of, deviations, fields_of
+from tools.vary_table import is_usual
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 3
@@ -35,11 +36,19 @@ def main(board: Path, tier: str, defense: str, picture: Path) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "poisonbench"  # the same records give the same bytes
-    from matplotlib import pyplot
-
     panels = _panels(board, tier, defense)
     if not panels:
         raise click.UsageError(f"{board} has no finished {defense} records of tier {tier} with a history")
+    figure = _figure(panels)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, metadata={"Date": None})
+    click.echo(f"wrote {picture}")
+
+
+def _figure(panels: dict[str, list[Record]]) -> Any:
+    """The panels, so many in a line, over one legend."""
+    from matplotlib import pyplot
+
     columns, lines = min(COLUMNS, len(panels)), -(-len(panels) // COLUMNS)
     size = (4.2 * columns, 2.4 * lines + 1)
     figure, axes = pyplot.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -57,9 +66,7 @@ def main(board: Path, tier: str, defense: str, picture: Path) -> None:
         axis.set_ylabel("share")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.7 / size[1], 1, 1))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, metadata={"Date": None})
-    click.echo(f"wrote {picture}")
+    return figure
 
 
 def _panels(board: Path, tier: str, defense: str) -> dict[str, list[Record]]:
@@ -68,7 +75,7 @@ def _panels(board: Path, tier: str, defense: str) -> dict[str, list[Record]]:
     for record in published(board / "records").values():
         meant = (record.tier, record.defense.name, record.status) == (tier, defense, "done")
         attacked = record.poison and record.poison.count
-        if meant and attacked and not deviations(fields_of(record), default_of(record)):
+        if meant and attacked and is_usual(record):
             panels.setdefault(record.attack.full_name, []).append(record)
     return dict(sorted(panels.items()))
 

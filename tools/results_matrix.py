@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from poisonbench.leaderboard.board import Board, Row, boards
 from poisonbench.leaderboard.entries import Entry
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
-from tools.vary_table import default_of, deviations, fields_of
+from tools.vary_table import is_usual, markdown
 
 EMPTY = {"not run": "·", "failed": "failed"}
 
@@ -33,13 +32,12 @@ def matrix(board: Board) -> str:
     rows = [_row(row) for row in board.sections[0].baselines]
     for section in board.sections:
         rows += [[f"*{section.track}*"] + [""] * len(board.columns)] + [_row(row) for row in section.rows]
-    return "\n".join(_line(cells) for cells in [heads, ["---"] * len(heads), *rows])
+    return markdown(heads, rows)
 
 
 def _usual(record: Record) -> bool:
     """Whether the record is of the tier's own settings and of no preset."""
-    presets = record.attack.variant or record.defense.variant
-    return not presets and not deviations(fields_of(record), default_of(record))
+    return not (record.attack.variant or record.defense.variant) and is_usual(record)
 
 
 def _row(row: Row) -> list[str]:
@@ -55,12 +53,8 @@ def _cell(entry: Entry) -> str:
 
 
 def _gain(entry: Entry) -> str:
-    text = f"{entry.gain:+.2f}".replace("-0.00", "+0.00")
+    text = f"{entry.gain:+z.2f}"  # z: nothing is not negative
     return text if entry.ranked else f"({text})"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

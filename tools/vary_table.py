@@ -169,6 +169,11 @@ def default_of(record: Record) -> dict[str, Any]:
     return defaults(record.attack.full_name, record.defense.full_name, record.tier)
 
 
+def is_usual(record: Record) -> bool:
+    """Whether every field of the record's cell is as it would be if nothing were set."""
+    return not deviations(fields_of(record), default_of(record))
+
+
 def latest(found: Iterable[Group]) -> Group:
     """The group with the record that was finished last."""
     return max(found, key=lambda group: max(record.provenance.finished for record in group.records))

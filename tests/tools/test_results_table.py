@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from click.testing import CliRunner
-from tool_fakes import ran, rows
+from tool_fakes import board, ran, rows
 
 from tools.results_table import main
 
 
-def shown(board: Path, *cells: tuple) -> list[list[str]]:
-    (board / "records").mkdir(parents=True)
-    for number, (_, stored) in enumerate(cells):
-        (board / "records" / f"{number}.json").write_text(stored.model_dump_json())
-    result = CliRunner().invoke(main, [str(board)], catch_exceptions=False)
+def shown(folder: Path, *cells: tuple) -> list[list[str]]:
+    result = CliRunner().invoke(main, [str(board(folder, *cells))], catch_exceptions=False)
     return rows(result.output)
 
 

@@ -81,6 +81,14 @@ def kept(folder: Path, *cells: tuple[Cell, Stored]) -> Path:
     return folder
 
 
+def board(folder: Path, *cells: tuple[Cell, Stored]) -> Path:
+    """A leaderboard's folder with the cells' records published in it."""
+    (folder / "records").mkdir(parents=True)
+    for number, (_, stored) in enumerate(cells):
+        (folder / "records" / f"{number}.json").write_text(stored.model_dump_json())
+    return folder
+
+
 def rows(table: str) -> list[list[str]]:
     """The cells of a markdown table's rows, without its heads."""
     lines: Sequence[str] = [line for line in table.splitlines() if line.startswith("|")]
