@@ -109,7 +109,10 @@ class Lab:
 
         towers = start or self.fresh("defense")
         slot = self.checkpoints.following()
-        fit(towers, objective, self.loader(pairs), recipe or self.recipe, self.progress, checkpoint=slot)
+        fit(
+            towers, objective, self.loader(pairs), recipe or self.recipe, self.progress, checkpoint=slot,
+            called="the defence's own model",
+        )  # fmt: skip
         return towers
 
     @torch.inference_mode()

@@ -156,6 +156,7 @@ def trained(name: str, candidate: Candidate, lab: Lab, towers: Towers) -> tuple[
     run = fit(
         model, candidate.objective, lab.loader(lab.clean, candidate.recipe.batch), candidate.recipe, lab.progress,
         checkpoint=lab.checkpoints.within("repair").slot(name), optimizer_state=lab.optimizer_state,
+        called=f"repair {name}",
     )  # fmt: skip
     return model, run
 

@@ -64,11 +64,12 @@ class Place(Settings, allow_inf_nan=True):
 
 @dataclass
 class Run:
-    """Everything that changes from step to step; the attributes are those of ``Place``."""
+    """Everything that changes from step to step; the attributes are those of ``Place``, and what the run is called."""
 
     towers: Towers
     objective: Objective
     optimizer: torch.optim.Optimizer
+    called: str = "training"
     done: Training = field(default_factory=Training)
     epoch: int = 1
     at: int = 0

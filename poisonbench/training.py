@@ -44,6 +44,7 @@ def fit(
     on_epoch: EpochEnd | None = None,
     checkpoint: Slot | None = None,
     optimizer_state: Mapping[str, Tensor] | None = None,
+    called: str = "training",
 ) -> Training:
     """Train ``towers`` in place.
 
@@ -57,11 +58,12 @@ def fit(
             last finished epoch, so that whoever keeps an account of the epochs has it again.
         checkpoint: where the run is kept and taken up again, or None to keep nothing.
         optimizer_state: moments to start from (``Training.optimizer_state`` of an earlier run), or None for none.
+        called: under which name the progress is shown; a cell may hold several trainings.
 
     Raises:
         Diverged: when a loss is not finite. Any other error of a step says in its ``step`` where it came up.
     """
-    run = Run(towers, objective, adamw(towers, recipe))
+    run = Run(towers, objective, adamw(towers, recipe), called)
     if optimizer_state:
         load_optimizer_state(towers, run.optimizer, optimizer_state)
     keeper = Keeper(run, checkpoint, _about(objective, loader, recipe))
@@ -85,7 +87,7 @@ def _epoch(run: Run, loader: Loader, recipe: Recipe, progress: Progress, keeper:
         for rows in _steps(loader, one, run.epoch, stage)
     ]
     ends = np.cumsum([len(rows) for _, _, rows in steps], dtype=np.int64).tolist()
-    progress.phase(f"training, epoch {run.epoch} of {recipe.epochs}", ends[-1] if ends else 0)
+    progress.phase(f"{run.called}, epoch {run.epoch} of {recipe.epochs}", ends[-1] if ends else 0)
     for stage, one, rows in steps[run.at :]:
         share = (run.epoch - 1 + run.at / len(steps)) / recipe.epochs
         rate = recipe.lr * one.lr_scale * schedule(share, recipe.warmup)

@@ -11,9 +11,19 @@ from poisonbench.leaderboard.entries import Entry, summarise
 from poisonbench.leaderboard.intervals import Count
 from poisonbench.leaderboard.shelf import published
 from poisonbench.records import Record
-from tools.vary_table import default_of, deviations, fields_of
+from tools.vary_table import NOTHING, default_of, deviations, fields_of, markdown, share
 
-HEADER = "| attack | defence | seeds | ASR (95% interval) | base | gain | zero-shot | probe | neutralised |"
+HEADS = (
+    "attack",
+    "defence",
+    "seeds",
+    "ASR (95% interval)",
+    "base",
+    "gain",
+    "zero-shot",
+    "probe",
+    "neutralised",
+)
 
 
 @click.command()
@@ -25,9 +35,8 @@ def main(board: Path, tier: str) -> None:
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
         groups[_attack_label(record), _label(record, records)].append(record)
-    click.echo(HEADER + "\n|" + "---|" * HEADER.count(" |"))
-    for (attack, defense), records in sorted(groups.items()):
-        click.echo(f"| {attack} | {defense} | {_row(summarise(records, []))} |")
+    rows = ([*names, *_numbers(summarise(group, []))] for names, group in sorted(groups.items()))
+    click.echo(markdown(HEADS, rows))
 
 
 def _attack_label(record: Record) -> str:
@@ -49,22 +58,22 @@ def _label(record: Record, records: list[Record]) -> str:
     return f"`{record.defense.full_name}`" + "".join(f" {key}={own[key]}" for key in differing)
 
 
-def _row(entry: Entry) -> str:
+def _numbers(entry: Entry) -> list[str]:
     seeds = ",".join(map(str, entry.seeds)) or entry.remark
-    measured = " | ".join(f"{part.value:.3f}" if part else "-" for part in (entry.zero_shot, entry.probe))
-    return f"{seeds} | {_success(entry)} | {measured} | {_of(entry.neutralised)}"
+    measured = [share(part.value if part else None) for part in (entry.zero_shot, entry.probe)]
+    return [seeds, *_success(entry), *measured, _of(entry.neutralised)]
 
 
-def _success(entry: Entry) -> str:
+def _success(entry: Entry) -> list[str]:
     if entry.asr is None or entry.base is None:
-        return "- | - | -"
+        return [NOTHING] * 3
     asr, interval = entry.asr, entry.asr.wilson()
     measured = f"{_of(asr)} = {asr.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
-    return f"{measured} | {entry.base.value:.3f} | {entry.gain:+.3f}"
+    return [measured, share(entry.base.value), f"{entry.gain:+.3f}"]
 
 
 def _of(count: Count | None) -> str:
-    return f"{count.successes}/{count.trials}" if count else "-"
+    return f"{count.successes}/{count.trials}" if count else NOTHING
 
 
 if __name__ == "__main__":
