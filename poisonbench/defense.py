@@ -16,7 +16,7 @@ A defence overrides only what it needs; the runner owns data, seeds, loop, check
         def screen(self, towers, lab): ...  # at inference: a score per input
 
 A defence never sees the poison manifest, the attack's name or the test sets. Whatever else it needs (clean pairs,
-class names) it must declare in its card's ``sees``; the lab refuses what was not declared.
+class names, the undefended model) it must declare in its card's ``sees``; the lab refuses what was not declared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from poisonbench.towers import Towers
 
 Track = Literal["none", "pre-training", "filter", "repair", "screening"]
-Sight = Literal["clean", "classes"]
+Sight = Literal["clean", "classes", "undefended"]
 ImageAugment = Literal["none", "flip", "mild", "light", "roclip", "auto"]
 TextAugment = Literal["none", "eda"]
 
@@ -64,6 +64,16 @@ class DefenseCard(Settings):
     track: Track
     sees: tuple[Sight, ...] = ()
     reconstruction: str = ""
+
+    @property
+    def acts_on_a_model(self) -> bool:
+        """Whether it takes the undefended model as it is, instead of training one."""
+        return self.track in ("repair", "screening")
+
+    @property
+    def needs_undefended(self) -> bool:
+        """Whether the undefended model of the same attack and seed must be there first."""
+        return self.acts_on_a_model or "undefended" in self.sees
 
 
 class DefenseConfig(Settings):

@@ -56,6 +56,7 @@ class Lab:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     optimizer_state: Mapping[str, Tensor] = field(default_factory=dict)
     _clean: Pairs | None = None
+    _undefended: Callable[[Towers], object] | None = None
     _classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     @property
@@ -75,6 +76,19 @@ class Lab:
         if self._classes is None:
             raise ValueError("the data has no classes")
         return self._classes
+
+    def undefended(self) -> Towers:
+        """A copy of the undefended model: plain CLIP, trained on all (poisoned) pairs by the tier's recipe.
+
+        It is trained once for all defences that need it, and its training counts as the cost of each. Needs "undefended" in
+        the card's ``sees``.
+        """
+        self._must_declare("undefended")
+        if self._undefended is None:
+            raise ValueError("there is no undefended model")
+        towers = self.fresh("model")
+        self._undefended(towers)
+        return towers
 
     def rng(self, purpose: str, *keys: Key) -> torch.Generator:
         """A CPU generator for one purpose of this defence."""

@@ -205,7 +205,8 @@ class Cost(Settings):
         peak_memory_bytes: of the process (CPU) or the device (GPU).
         evaluation_seconds: all metrics.
         total_seconds: the whole cell.
-        shared_seconds: training of the undefended model that a repair or a screening starts from, done once for all.
+        shared_seconds: training of the undefended model, done once for all. A repair or a screening starts from it and does
+            not count it; where a filter scores with it, it is part of ``curation_seconds``.
     """
 
     train_seconds: float

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from poisonbench.attack import Probe
 from poisonbench.cell import Cell
@@ -38,7 +37,7 @@ from poisonbench.sources.opening import open_data
 from poisonbench.sources.vocabulary import tokenizer_for
 from poisonbench.towers import Towers, build_towers, image_side
 from poisonbench.training import Diverged, Training, fit
-from poisonbench.undefended import load_undefended, save_model
+from poisonbench.undefended import Undefended, save_model
 from poisonbench.validity import UNDEFENDED
 
 
@@ -98,11 +97,13 @@ def _story(cell: Cell, desk: Desk, progress: Progress, seen: Measured) -> Output
     if probe is not None:
         check_probe(probe, data.tasks)
 
-    lab, fresh = _lab(cell, defense, data, poisoned, progress, desk)
+    undefended = Undefended.found(desk.twin, poisoned.fingerprint) if desk.twin else None
+    seen.shared_seconds = undefended.seconds if undefended else 0.0
+    lab, fresh = _lab(cell, defense, data, poisoned, progress, desk, undefended)
     seen.earlier_seconds = lab.checkpoints.earlier
     curation, seen.curation_seconds = curated(defense, poisoned, lab)
     watch = Neutralized(manifest, poisoned, len(data.train), curation, data.headline.classes)
-    towers = _trained(cell, defense, lab.on(curation.applied(poisoned)), watch, seen, desk.twin)
+    towers = _trained(cell, defense, lab.on(curation.applied(poisoned)), watch, seen, undefended)
     lab = replace(lab, optimizer_state=seen.training.optimizer_state)
     repair = repaired(defense.repair(lab), lab, towers, partial(validation_accuracy, data), seen.training)
     seen.frontier = repair.frontier()
@@ -125,7 +126,13 @@ def _story(cell: Cell, desk: Desk, progress: Progress, seen: Measured) -> Output
 
 
 def _lab(
-    cell: Cell, defense: Defense, data: Data, poisoned: Pairs, progress: Progress, desk: Desk
+    cell: Cell,
+    defense: Defense,
+    data: Data,
+    poisoned: Pairs,
+    progress: Progress,
+    desk: Desk,
+    undefended: Undefended | None,
 ) -> tuple[Lab, Callable[[Key], Towers]]:
     tokenizer = tokenizer_for(data, cell.tier.model)
     bf16 = cell.tier.recipe.precision == "bf16"
@@ -139,22 +146,27 @@ def _lab(
         seed=cell.seed, device=cell.device, card=defense.card, fresh=fresh, progress=progress,
         checkpoints=Checkpoints.found(desk.checkpoints, f"{cell.identity}:{poisoned.fingerprint}"),
         _clean=data.clean, _classes=(data.headline.classes, data.headline.templates),
+        _undefended=undefended.load if undefended else None,
     )  # fmt: skip
     return lab, fresh
 
 
 def _trained(
-    cell: Cell, defense: Defense, lab: Lab, watch: Neutralized, seen: Measured, twin: Path | None
+    cell: Cell,
+    defense: Defense,
+    lab: Lab,
+    watch: Neutralized,
+    seen: Measured,
+    undefended: Undefended | None,
 ) -> Towers:
     towers = lab.fresh("model")
-    if twin is None:
+    if undefended is None or not defense.card.acts_on_a_model:
         seen.training = fit(
             towers, defense.objective(lab), lab.loader(), cell.tier.recipe, lab.progress, watch.after_epoch,
             checkpoint=lab.checkpoints.slot("training"),
         )  # fmt: skip
     else:
-        optimizer_state, seen.shared_seconds = load_undefended(twin, towers, seen.poisoned)
-        seen.training = Training(optimizer_state=optimizer_state)
+        seen.training = Training(optimizer_state=undefended.load(towers))
     return towers
 
 
@@ -174,10 +186,11 @@ def _record(
     found = measure(outputs, seen.headline) if outputs is not None else None
     looping = seen.training_seconds - seen.curation_seconds
     rate = seen.training.pairs / looping if looping > 0 else 0.0
+    scoring = 0.0 if defense.acts_on_a_model else seen.shared_seconds
     cost = Cost(
-        train_seconds=seen.training_seconds, pairs_per_second=rate, peak_memory_bytes=peak_memory(cell.device),
+        train_seconds=seen.training_seconds + scoring, pairs_per_second=rate, peak_memory_bytes=peak_memory(cell.device),
         evaluation_seconds=seen.evaluation_seconds, total_seconds=seconds + seen.earlier_seconds,
-        shared_seconds=seen.shared_seconds, curation_seconds=seen.curation_seconds,
+        shared_seconds=seen.shared_seconds, curation_seconds=seen.curation_seconds + scoring,
     )  # fmt: skip
     return Stored(
         attack=PluginUse(

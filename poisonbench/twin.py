@@ -1,4 +1,4 @@
-"""The undefended twin of a cell: repairs and screens start from its model, which is trained once for all of them."""
+"""The undefended twin of a cell: its model is trained once for all repairs, screens and filters that need it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from poisonbench.source import source_hash
 from poisonbench.validity import UNDEFENDED
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
-STARTERS = frozenset({"repair", "screening"})
-"""Tracks whose defences act on a finished model."""
 
 
 def twin_of(cell: Cell) -> Cell | None:
-    """The undefended cell whose model ``cell`` starts from, or None if it trains its own."""
-    if cell.defense.name == UNDEFENDED or defenses().get(cell.defense.name).card.track not in STARTERS:
+    """The undefended cell whose model ``cell`` needs, or None."""
+    if cell.defense.name == UNDEFENDED or not defenses().get(cell.defense.name).card.needs_undefended:
         return None
     source = source_hash(attacks().get(cell.attack.name), defenses().get(UNDEFENDED))
     return cell.model_copy(update={"defense": PluginChoice(name=UNDEFENDED), "source": source})
 
 
 def is_shared(folder: Path) -> bool:
-    """Whether the folder of a finished undefended cell still has what others start from."""
+    """Whether the folder of a finished undefended cell still has what others need."""
     return (folder / MODEL).is_file() and (folder / OPTIMIZER).is_file()

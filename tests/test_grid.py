@@ -167,10 +167,12 @@ def settled(cell: Cell, store: Store, trial: Trial, force: bool = False) -> Verd
     return settle(cell, store, Progress(), force, trial)
 
 
-def test_only_repairs_and_screens_start_from_the_undefended_model() -> None:
+def test_repairs_screens_and_whoever_declares_it_need_the_undefended_model() -> None:
     started = {cell.defense.name for cell in cells(defenses=ALL) if twin_of(cell)}
-    tracks = {name: plugin.card.track for name, plugin in defenses().usable().items()}
-    assert started == {name for name, track in tracks.items() if track in ("repair", "screening")} != set()
+    cards = {name: plugin.card for name, plugin in defenses().usable().items()}
+    acting = {name for name, card in cards.items() if card.track in ("repair", "screening")}
+    looking = {name for name, card in cards.items() if "undefended" in card.sees}
+    assert acting and looking and started == acting | looking
 
 
 def test_a_repair_starts_from_its_undefended_twin_whose_record_appears_as_well(store: Store) -> None:

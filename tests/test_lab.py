@@ -43,6 +43,17 @@ def test_what_the_card_declares_is_given() -> None:
     assert lab.classes == (DATA.headline.classes, DATA.headline.templates)
 
 
+def test_the_undefended_model_is_given_to_those_who_declare_it_each_time_as_it_was() -> None:
+    with pytest.raises(PermissionError, match="uses 'undefended' but its card does not declare it"):
+        lab_that_sees("clean").undefended()
+    lab = lab_that_sees("undefended")
+    first, second = lab.undefended(), lab.undefended()
+    first.model.logit_scale.data.zero_()
+    assert float(second.model.logit_scale.detach()) > 0
+    with pytest.raises(ValueError, match="no undefended model"):
+        replace(lab, _undefended=None).undefended()
+
+
 def test_data_without_a_clean_split_or_classes_say_so() -> None:
     empty = Pairs(Chosen(DATA.clean.images, np.array([], dtype=np.int64)), [], "empty")
     lab = lab_that_sees("clean", "classes")
@@ -55,7 +66,7 @@ def test_data_without_a_clean_split_or_classes_say_so() -> None:
 
 def test_no_part_of_the_lab_is_about_the_attack_or_the_test_sets() -> None:
     parts = fields(Lab)
-    assert {part.name for part in parts if part.name.startswith("_")} == {"_clean", "_classes"}
+    assert {part.name for part in parts if part.name.startswith("_")} == {"_clean", "_classes", "_undefended"}
     for part in parts:
         about = f"{part.name}: {part.type}".lower()
         assert not [secret for secret in SECRETS if secret in about], about

@@ -1,4 +1,4 @@
-"""What cells share: the poisons of an attack, and the undefended model that repairs and screens start from."""
+"""What cells share: the poisons of an attack, and the undefended model that repairs, screens and filters need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import cell_fakes as fakes
 import pytest
 import torch
+from lives import drawn, life
 
 from poisonbench.attack import Assets, Attack
 from poisonbench.cell import Cell
@@ -20,10 +21,11 @@ from poisonbench.pairs import Pairs
 from poisonbench.poisoning import poisons
 from poisonbench.progress import Progress
 from poisonbench.registry import attacks
-from poisonbench.store import RECORD
+from poisonbench.resolve import Request, resolve
+from poisonbench.store import RECORD, Store
 from poisonbench.training import fit, state_of
 from poisonbench.twin import MODEL, OPTIMIZER, is_shared
-from poisonbench.undefended import load_undefended, save_model
+from poisonbench.undefended import Undefended, save_model
 
 DATA = tiny_data(wanted=("vegetable",))
 
@@ -105,8 +107,9 @@ def twin(cell: Cell, tmp_path: Path) -> Path:
 def test_the_undefended_model_comes_back_with_its_moments_and_its_cost(twin: Path) -> None:
     lab = tiny_lab(DATA, DefenseCard(title="test", paper="-", year=2026, track="repair"))
     towers, untrained = lab.fresh("model"), lab.fresh("model")
-    moments, seconds = load_undefended(twin, towers, "poisoned")
-    assert is_shared(twin) and seconds == 3
+    undefended = Undefended.found(twin, "poisoned")
+    moments = undefended.load(towers)
+    assert is_shared(twin) and undefended.seconds == 3
     names = {name for name, _ in towers.model.named_parameters()}
     assert {path.rpartition("/")[0] for path in moments} <= names
     assert {path.rpartition("/")[2] for path in moments} == {"step", "exp_avg", "exp_avg_sq"}
@@ -115,9 +118,8 @@ def test_the_undefended_model_comes_back_with_its_moments_and_its_cost(twin: Pat
 
 
 def test_a_twin_of_other_data_is_refused(twin: Path) -> None:
-    lab = tiny_lab(DATA, DefenseCard(title="test", paper="-", year=2026, track="repair"))
     with pytest.raises(UserError, match=rf"the data has changed since .*remove {twin.name} and run"):
-        load_undefended(twin, lab.fresh("model"), "other poisons")
+        Undefended.found(twin, "other poisons")
 
 
 @pytest.mark.parametrize("name", [MODEL, OPTIMIZER, RECORD])
@@ -125,7 +127,7 @@ def test_a_damaged_twin_is_refused_in_one_line(twin: Path, name: str) -> None:
     (twin / name).write_bytes((twin / name).read_bytes()[:50])
     lab = tiny_lab(DATA, DefenseCard(title="test", paper="-", year=2026, track="repair"))
     with pytest.raises(UserError, match="cannot be read") as caught:
-        load_undefended(twin, lab.fresh("model"), "poisoned")
+        Undefended.found(twin, "poisoned").load(lab.fresh("model"))
     assert str(twin) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -133,3 +135,20 @@ def test_only_an_undefended_model_leaves_its_moments(tmp_path: Path) -> None:
     lab = tiny_lab(DATA, DefenseCard(title="test", paper="-", year=2026, track="none"))
     save_model(lab.fresh("model"), {}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [MODEL] and not is_shared(tmp_path)
+
+
+def test_a_filter_that_scores_with_the_undefended_model_counts_its_training_and_a_repair_does_not(
+    tmp_path: Path,
+) -> None:
+    settings = drawn(tmp_path / "data") | {"recipe.epochs": 2, "recipe.batch": 32}
+    request = Request(
+        ("backdoor_badnet",), ("none", "slof", "finetune"), "smoke", (0,), settings, device="cpu"
+    )
+    cells, store = resolve(request), Store(tmp_path / "runs")
+    with life([cell for cell in cells if cell.defense.name != "none"], store) as process:
+        process.join()
+    undefended, filtered, repaired = (store.need(cell).cost for cell in cells)
+    assert undefended and filtered and repaired, "the undefended cell was run although nobody asked for it"
+    assert filtered.shared_seconds == repaired.shared_seconds == undefended.train_seconds > 0
+    assert filtered.train_seconds > filtered.curation_seconds > undefended.train_seconds
+    assert repaired.curation_seconds == 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from poisonbench.defense import Curation, Defense, DefenseCard
 from poisonbench.defenses.dao import scores
 from poisonbench.defenses.dao.neighbours import Neighbours, nearest
-from poisonbench.filtering import BudgetConfig, scoring_model, without_most_suspicious
+from poisonbench.filtering import BudgetConfig, without_most_suspicious
 from poisonbench.lab import Lab
 from poisonbench.pairs import Pairs
 
@@ -26,7 +26,12 @@ INFERRED = (
 def card(title: str) -> DefenseCard:
     """The card of one of the siblings."""
     return DefenseCard(
-        title=title, paper="arXiv:2502.01385", year=2025, track="filter", reconstruction=INFERRED
+        title=title,
+        paper="arXiv:2502.01385",
+        year=2025,
+        track="filter",
+        sees=("undefended",),
+        reconstruction=INFERRED,
     )
 
 
@@ -34,28 +39,28 @@ class LocalOutlierFilter(Defense):
     """Remove the rows whose image embedding lies in a sparser place than its neighbours."""
 
     class Config(BudgetConfig):
-        """Neighbourhood, scoring model and budget.
+        """Neighbourhood and budget.
 
         Attributes:
             k: neighbours; more than a batch's poisons, which would otherwise be each other's.
             batch: rows among which neighbours are sought: the data is shuffled and cut into batches of about this size.
             rounds: how often the data is shuffled; scores are averaged.
-            epochs: of the scoring model, trained on all rows with the tier's recipe; 0 for as many as the recipe has. Before the
-                backdoor is learnt its pairs are no outliers.
         """
 
         k: int = Field(32, ge=1)
         batch: int = Field(256, ge=2)
         rounds: int = Field(4, ge=1)
-        epochs: int = Field(0, ge=0)
 
     @abstractmethod
     def outlierness(self, near: Neighbours) -> Tensor:
         """How much of an outlier every point is, (n,), from its k nearest neighbours."""
 
     def curate(self, pairs: Pairs, lab: Lab) -> Curation:
-        """Train a scoring model on all rows, embed the images, and remove the largest outliers."""
-        towers = scoring_model(lab, self.config.epochs)
+        """Embed the images by the undefended model, which has seen all rows, and remove the largest outliers.
+
+        It must be trained to the end: before the backdoor is learnt its pairs are no outliers.
+        """
+        towers = lab.undefended()
         points = lab.embed_images(towers, pairs).to(towers.device)
         return without_most_suspicious(self.scores(points, lab), self.config.remove)
 

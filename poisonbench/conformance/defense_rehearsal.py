@@ -31,7 +31,7 @@ from poisonbench.tier import Recipe
 from poisonbench.tokens import Tokenizer
 from poisonbench.towers import Towers, build_towers
 
-ALL_SIGHTS: tuple[Sight, ...] = ("clean", "classes")
+ALL_SIGHTS: tuple[Sight, ...] = ("clean", "classes", "undefended")
 EPOCHS = 3
 RECIPE = Recipe(epochs=EPOCHS, batch=32, precision="fp32")
 MODEL = "poisonbench-xs"
@@ -146,7 +146,7 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
     def fresh(key: Key) -> Towers:
         return build_towers(MODEL, tokenizer, seed=stable_seed("conformance", key), device="cpu", bf16=False)
 
-    return Lab(
+    lab = Lab(
         pairs=data.train,
         validation=data.validation,
         recipe=RECIPE,
@@ -159,6 +159,7 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
         _clean=data.clean,
         _classes=(task.classes, task.templates),
     )
+    return replace(lab, _undefended=lambda towers: lab.train(Objective(), start=towers))
 
 
 def watched(objective: Objective, towers: Towers, notes: Notes, last: int | None = None) -> Objective:

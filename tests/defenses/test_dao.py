@@ -184,11 +184,11 @@ def test_every_row_is_scored_however_few_there_are(n: int, lab: Lab) -> None:
 
 
 def test_the_largest_outliers_are_removed_up_to_the_budget(lab: Lab) -> None:
-    curation = DAO({"epochs": 1, "remove": 0.1}).curate(lab.pairs, lab)
+    curation = DAO({"remove": 0.1}).curate(lab.pairs, lab)
     assert curation.keep is not None and curation.scores is not None
     assert (~curation.keep).sum() == len(lab.pairs) // 10
     assert curation.scores[~curation.keep].min() >= curation.scores[curation.keep].max()
 
 
 def test_a_budget_of_nothing_removes_nothing(lab: Lab) -> None:
-    assert DAO({"epochs": 1, "remove": 0}).curate(lab.pairs, lab).keep.all()
+    assert DAO({"remove": 0}).curate(lab.pairs, lab).keep.all()
