@@ -104,7 +104,7 @@ def manifest_of(checkpoint: Path) -> Manifest:
 
 def _other_pictures(pairs: Pairs, clean: Rows, rows: Rows) -> Rows:
     """The clean rows whose picture is in none of ``rows``."""
-    from poisonbench.defenses.otcclip.separation import pictures
+    from poisonbench.defenses.otcclip.copies import pictures
 
     picture = pictures(pairs.images).numpy()
     return clean[~np.isin(picture[clean], picture[rows])]

@@ -20,11 +20,12 @@ from passing import BATCH, Passing, poisoned, report, ring_of, shares
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.copies import pictures
 from poisonbench.defenses.otcclip.looks import LOOKS as DISTURBED
 from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import suspicion_by
-from poisonbench.defenses.otcclip.separation import pictures, standardised
+from poisonbench.defenses.otcclip.separation import standardised
 from poisonbench.randomness import numpy_rng, torch_rng
 
 LOOKS: dict[str, Look] = {

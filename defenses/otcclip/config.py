@@ -25,6 +25,8 @@ class OTCCLIPConfig(DefenseConfig):
         judge: test the pairs on both halves of the image, either of which must fit (a local trigger is in one of them; two
             more forward passes), on the plain image (one), or on the augmented view (none).
         copies: how much k copies of a picture count in the losses: as ``one`` picture, or as ``many``.
+        alike: how well pictures correlate, laid over each other, that are near copies for a scout; many of them are judged as
+            one picture. 1 looks for none.
         regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that one region cannot vouch
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
         outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
@@ -73,6 +75,7 @@ class OTCCLIPConfig(DefenseConfig):
     warmup: float = Field(0.05, ge=0, lt=1)
     judge: Literal["halves", "plain", "augmented"] = "plain"
     copies: Literal["one", "many"] = "one"
+    alike: float = Field(0.93, ge=0, le=1)
     regions: float = Field(0.5, gt=0, le=1)
     outlying: float = Field(4.0, ge=0)
     looks: tuple[Name, ...] = Field(("blurred", "grey", "stretched", "turned", "upside_down"), min_length=1)

@@ -38,7 +38,7 @@ def scattering(looks: Tensor, crowds: Sequence[int]) -> tuple[Tensor, Tensor]:
         (n,), and int64 (n,) in which of the k disturbed looks a picture and its neighbours lose most.
     """
     crowds = _at_most_all(crowds, looks)
-    near = _nearest(looks[0], max(crowds))
+    near = nearest(looks[0], max(crowds))
     answers = [_scattered(looks, near[:, :crowd]) for crowd in crowds]
     strange, lost = (torch.stack(each).amax(dim=0) for each in zip(*answers, strict=True))
     return strange, lost.argmax(dim=1)
@@ -73,7 +73,7 @@ def _scattered(looks: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 def _moved(plain: Tensor, look: Tensor, captions: Tensor, crowds: Sequence[int], unanimity: float) -> Tensor:
     """How strange the crowds are that one look (n, d) moves away from ``plain`` (n, d) alike: (n,)."""
     moves = F.normalize(plain - look, dim=1)
-    near = _nearest(moves, max(crowds))
+    near = nearest(moves, max(crowds))
     answers = []
     for some in (near[:, :crowd] for crowd in crowds):
         agreed = _agreement(captions, some)
@@ -99,7 +99,7 @@ def _at_most_all(crowds: Sequence[int], looks: Tensor) -> list[int]:
     return [min(crowd, looks.shape[1] - 1) for crowd in crowds]
 
 
-def _nearest(points: Tensor, k: int) -> Tensor:
+def nearest(points: Tensor, k: int) -> Tensor:
     """The k most similar other points of every point (n, d): int64 (n, k)."""
     found = []
     for at in torch.arange(len(points), device=points.device).split(CHUNK):

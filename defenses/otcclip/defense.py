@@ -12,6 +12,7 @@ from torch import Tensor
 from poisonbench.defense import Assignment, Batch, Defense, DefenseCard, Objective, Pass
 from poisonbench.defenses.otcclip.captions import Captions
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.copies import pictures
 from poisonbench.defenses.otcclip.judge import Judge, Verdict
 from poisonbench.defenses.otcclip.losses import aligned, weighted_clip
 from poisonbench.defenses.otcclip.matcher import Transport
@@ -19,7 +20,6 @@ from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
 from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.defenses.otcclip.scout import suspicion
-from poisonbench.defenses.otcclip.separation import pictures
 from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
@@ -73,7 +73,7 @@ class Reassigning(Objective):
             1 / torch.bincount(groups)[groups] if config.copies == "one" else torch.ones(len(groups))
         )
         how = Transport(eps=config.eps, backend=config.backend)
-        self.judge = Judge(config, lab.pairs.images, groups, suspicion(lab, groups, config))
+        self.judge = Judge(config, lab.pairs.images, suspicion(lab, groups, config))
         self.captions = Captions(config.pool, config.beta, how, config.shortlist)
         self.partner = torch.arange(len(lab.pairs))
         self._sound = 0.0

@@ -46,13 +46,11 @@ class Judge:
         neighbours: recent sound pairs, whose agreement may count.
     """
 
-    def __init__(
-        self, config: OTCCLIPConfig, pictures: ImageStore, groups: Tensor, scouted: Suspicion
-    ) -> None:
-        """``groups`` (n,) numbers the picture of every row of ``pictures``; ``scouted`` is what a scout holds of these rows."""
-        self.separation = Separation(groups, config.memory)
+    def __init__(self, config: OTCCLIPConfig, pictures: ImageStore, scouted: Suspicion) -> None:
+        """``scouted`` is what a scout holds of the rows of ``pictures``."""
+        self.separation = Separation(scouted.groups, config.memory)
         self.neighbours = Neighbours(config.pool, config.neighbours)
-        self.recurrence = Recurrence(groups, config.memory, config.recurring)
+        self.recurrence = Recurrence(scouted.groups, config.memory, config.recurring)
         self._config, self._pictures = config, pictures
         self._scouted, self._suspected = scouted, scouted.suspects
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from poisonbench.defense import Objective
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.copies import first_rows, with_near_copies
 from poisonbench.defenses.otcclip.crowds import moving, scattering
 from poisonbench.defenses.otcclip.looks import Name, disturbed
 from poisonbench.lab import Lab
@@ -35,10 +36,12 @@ class Suspicion:
     Attributes:
         degree: (n,) in [0, 1], how strange the crowd of a row's picture is: 0 up to the median, 1 for a suspect.
         telling: int64 (n,) the place in ``looks`` of the one in which it is strangest.
+        groups: int64 (n,) the picture of every row, from 0 without gaps; near copies show the same.
     """
 
     degree: Tensor
     telling: Tensor
+    groups: Tensor
 
     @property
     def suspects(self) -> Tensor:
@@ -46,9 +49,9 @@ class Suspicion:
         return self.degree == 1
 
 
-def nobody(rows: int) -> Suspicion:
-    """No suspicion of so many rows."""
-    return Suspicion(torch.zeros(rows), torch.zeros(rows, dtype=torch.int64))
+def nobody(groups: Tensor) -> Suspicion:
+    """No suspicion of rows that show the pictures ``groups`` (n,)."""
+    return Suspicion(torch.zeros(len(groups)), torch.zeros_like(groups), groups)
 
 
 def suspicion(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Suspicion:
@@ -56,13 +59,13 @@ def suspicion(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Suspicion:
 
     Args:
         lab: the workplace.
-        groups: int64 (n,) the picture of every row, from 0 without gaps; copies of a picture are no crowd.
-        config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
+        groups: int64 (n,) the picture of every row, from 0 without gaps, as far as exact copies tell; they are no crowd.
+        config: ``alike`` is how well near copies agree, ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
             with ``crowds`` of so many neighbours and ``unanimity``. With ``outlying`` 0, or where nothing is tested, nobody is
             suspected, and no scout is trained.
     """
     if not config.outlying or config.reassign == "all":
-        return nobody(len(groups))
+        return nobody(groups)
     lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
     scout = lab.train(Objective())
     captions = lab.embed_captions(scout, [options[0] for options in lab.pairs.captions])
@@ -83,20 +86,17 @@ def suspicion_by(
     """
     rows = first_rows(groups)
     strange, telling = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.int64)
+    points = captions.new_empty(len(rows), captions.shape[1])
     order = torch.randperm(len(rows), generator=rng)
     for block in order.tensor_split(-(-len(order) // BLOCK)):
         looks = _seen(scout, images, rows[block], config.looks)
         texts = captions[rows[block]].to(looks.device)
         found = strangeness(looks, texts, config)
         strange[block], telling[block] = (each.cpu() for each in found)
-    return Suspicion((strange / config.outlying).clamp(0, 1)[groups], telling[groups])
-
-
-def first_rows(groups: Tensor) -> Tensor:
-    """The first row of every picture: int64 (pictures,)."""
-    size = int(groups.max()) + 1
-    rows = torch.arange(len(groups))
-    return torch.full((size,), len(groups)).scatter_reduce(0, groups, rows, "amin")
+        points[block] = looks[0].to(points)
+    degree = (strange / config.outlying).clamp(0, 1)
+    pictures = with_near_copies(images, groups, points.to(scout.device), config.alike)
+    return Suspicion(degree[groups], telling[groups], pictures)
 
 
 def strangeness(looks: Tensor, captions: Tensor, config: OTCCLIPConfig) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.running import Recent, Running
-from poisonbench.pairs import ImageStore
 
 
 def standardised(fit: Tensor, shifts: list[int]) -> tuple[Tensor, Tensor]:
@@ -61,13 +59,6 @@ def _by_caption(fit: Tensor, shifts: list[int]) -> Tensor:
 
 def _above(value: Tensor, references: Tensor) -> Tensor:
     return (value - references.mean(dim=1)) / references.std(dim=1).clamp_min(1e-6)
-
-
-def pictures(images: ImageStore, batch: int = 1024) -> Tensor:
-    """A number per row, equal where the pictures are copies of each other (equal 8 x 8 thumbnails of 5 bits): int64 (n,)."""
-    chunks = (np.arange(at, min(at + batch, len(images))) for at in range(0, len(images), batch))
-    small = torch.cat([F.adaptive_avg_pool2d(images.fetch(rows).float(), 8) for rows in chunks])
-    return torch.unique((small / 8).to(torch.uint8).flatten(1), dim=0, return_inverse=True)[1]
 
 
 def halves(images: Tensor, rng: torch.Generator) -> list[Tensor]:

@@ -50,7 +50,7 @@ def test_the_same_look_at_some_rows_gives_the_same_evidence_again(config: dict[s
 def evidence(lab: Lab, scouted: Suspicion, **config: Any) -> Tensor:
     """What a first batch of an untrained model's pairs leaves as evidence: (rows,)."""
     settings = OTCCLIPConfig(references=6, iterations=5, **config)
-    judge = Judge(settings, lab.pairs.images, torch.arange(len(lab.pairs)), scouted)
+    judge = Judge(settings, lab.pairs.images, scouted)
     recipe, objective = Recipe(epochs=2, batch=32, precision="fp32"), OTCCLIP({"outlying": 0}).objective(lab)
     batch = make_batch(lab.loader(), objective, recipe, np.arange(ROWS), 1, 0, 0, 0.5)
     towers = lab.fresh("model").eval()
@@ -63,7 +63,7 @@ def evidence(lab: Lab, scouted: Suspicion, **config: Any) -> Tensor:
 @pytest.mark.parametrize("look", ["plain", "halves"])
 def test_suspects_have_the_evidence_of_their_worst_look_and_the_others_their_own(lab: Lab, look: str) -> None:
     rows = torch.arange(len(lab.pairs))
-    scouted = Suspicion((rows % 4 > 0).float(), (rows % 4 - 1).clamp_min(0))
+    scouted = Suspicion((rows % 4 > 0).float(), (rows % 4 - 1).clamp_min(0), rows)
     plain, one, every = (
         evidence(lab, scouted, judge=look, hearing=how) for how in ("plain", "telling", "every")
     )
@@ -75,5 +75,5 @@ def test_suspects_have_the_evidence_of_their_worst_look_and_the_others_their_own
 
 
 def test_without_suspects_nobody_is_heard_again(lab: Lab) -> None:
-    none = nobody(len(lab.pairs))
+    none = nobody(torch.arange(len(lab.pairs)))
     assert torch.equal(evidence(lab, none, hearing="plain"), evidence(lab, none, hearing="every"))

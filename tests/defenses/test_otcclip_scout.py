@@ -14,8 +14,9 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import defense as training
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
+from poisonbench.defenses.otcclip.copies import first_rows
 from poisonbench.defenses.otcclip.judge import Judge
-from poisonbench.defenses.otcclip.scout import Suspicion, first_rows, strangeness, suspicion
+from poisonbench.defenses.otcclip.scout import Suspicion, strangeness, suspicion
 from poisonbench.defenses.otcclip.separation import Separation
 from poisonbench.lab import Lab
 from poisonbench.tier import Recipe
@@ -77,7 +78,7 @@ def test_suspects_without_a_chance_are_never_sound(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, progress: float
 ) -> None:
     suspected = torch.arange(len(lab.pairs)) % 2 == 0
-    scouted = Suspicion(suspected.float(), torch.zeros(len(suspected), dtype=torch.int64))
+    scouted = Suspicion(suspected.float(), torch.zeros(len(suspected), dtype=torch.int64), torch.arange(len(suspected)))
     monkeypatch.setattr(training, "suspicion", lambda *_: scouted)
     objective = OTCCLIP({"references": 4, "iterations": 3, "negatives": 2, "burden": 0}).objective(lab)
     towers, recipe = lab.fresh("model").eval(), Recipe(epochs=2, batch=32, precision="fp32")
@@ -97,9 +98,9 @@ def test_the_stranger_a_crowd_the_fewer_mismatched_pairs_its_pictures_may_resemb
 ) -> None:
     degree = torch.zeros(len(lab.pairs))
     degree[:3] = torch.tensor([0.0, 0.5, 1.0])
-    scouted = Suspicion(degree, torch.zeros(len(degree), dtype=torch.int64))
+    scouted = Suspicion(degree, torch.zeros(len(degree), dtype=torch.int64), torch.arange(len(degree)))
     config = OTCCLIPConfig(level=0.8, final_level=0.4, burden=0.25, graded=graded)
-    judge = Judge(config, lab.pairs.images, torch.arange(len(degree)), scouted)
+    judge = Judge(config, lab.pairs.images, scouted)
     objective, recipe = OTCCLIP({"outlying": 0}).objective(lab), Recipe(epochs=2, batch=32, precision="fp32")
     level = judge.level(make_batch(lab.loader(), objective, recipe, np.arange(3), 1, 0, 0, 0.5))
     assert level.tolist() == pytest.approx(levels)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.separation import Separation, pictures, standardised
+from poisonbench.defenses.otcclip.separation import Separation, standardised
 from poisonbench.pairs import ArrayImages
 
 BATCH, REFERENCES = 64, 24
@@ -175,12 +175,3 @@ def test_a_picture_in_several_copies_must_pass_at_a_fraction_of_the_level() -> N
 def test_copies_that_were_not_seen_yet_bear_no_witness() -> None:
     separation = Separation(torch.tensor([0, 0]), memory=0.5)
     assert separation.judge(torch.tensor([1]), torch.tensor([3.0]), torch.linspace(-1, 1, 101), 0.25)[0].all()
-
-
-def test_copies_of_a_picture_share_a_number_and_other_pictures_have_their_own() -> None:
-    pixels = torch.randint(256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
-    copied = ArrayImages(pixels[[0, 1, 2, 1, 3, 4, 0]])
-    for batch in (2, 100):
-        found = pictures(copied, batch).tolist()
-        assert found[0] == found[6] and found[1] == found[3]
-        assert sorted(set(found)) == list(range(5))
