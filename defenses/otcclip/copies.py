@@ -80,7 +80,8 @@ def agreement(small: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
     Args:
         small: (pictures, 3, SIDE, SIDE).
-        one: int64 (p,), the pictures whose middles are laid over ``other`` (p,).
+        one: int64 (p,), the pictures whose middles are laid over others.
+        other: int64 (p,), these others.
 
     Returns:
         (p,) correlations over pixels, the mean of every colour left out: a copy in other light agrees all the same.

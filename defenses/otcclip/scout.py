@@ -60,9 +60,9 @@ def suspicion(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Suspicion:
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps, as far as exact copies tell; they are no crowd.
-        config: ``alike`` is how well near copies agree, ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
-            with ``crowds`` of so many neighbours and ``unanimity``. With ``outlying`` 0, or where nothing is tested, nobody is
-            suspected, and no scout is trained.
+        config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
+            with ``crowds`` of so many neighbours and ``unanimity``; ``alike`` is how well near copies agree. With
+            ``outlying`` 0, or where nothing is tested, nobody is suspected, and no scout is trained.
     """
     if not config.outlying or config.reassign == "all":
         return nobody(groups)

@@ -14,7 +14,6 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import defense as training
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
-from poisonbench.defenses.otcclip.copies import first_rows
 from poisonbench.defenses.otcclip.judge import Judge
 from poisonbench.defenses.otcclip.scout import Suspicion, strangeness, suspicion
 from poisonbench.defenses.otcclip.separation import Separation
@@ -32,10 +31,6 @@ def test_a_lonely_picture_is_not_strange() -> None:
     one = F.normalize(torch.ones(6, 1, 8), dim=2)
     strange, telling = strangeness(one, one[0], OTCCLIPConfig())
     assert strange.tolist() == [0.0] and telling.tolist() == [0]
-
-
-def test_every_picture_is_represented_by_its_first_row() -> None:
-    assert first_rows(torch.tensor([2, 0, 0, 1, 2])).tolist() == [1, 3, 0]
 
 
 def test_the_outlying_are_suspected_and_copies_together(lab: Lab) -> None:
@@ -78,7 +73,9 @@ def test_suspects_without_a_chance_are_never_sound(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, progress: float
 ) -> None:
     suspected = torch.arange(len(lab.pairs)) % 2 == 0
-    scouted = Suspicion(suspected.float(), torch.zeros(len(suspected), dtype=torch.int64), torch.arange(len(suspected)))
+    scouted = Suspicion(
+        suspected.float(), torch.zeros(len(suspected), dtype=torch.int64), torch.arange(len(suspected))
+    )
     monkeypatch.setattr(training, "suspicion", lambda *_: scouted)
     objective = OTCCLIP({"references": 4, "iterations": 3, "negatives": 2, "burden": 0}).objective(lab)
     towers, recipe = lab.fresh("model").eval(), Recipe(epochs=2, batch=32, precision="fp32")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.separation import Separation, standardised
-from poisonbench.pairs import ArrayImages
 
 BATCH, REFERENCES = 64, 24
 seeds = st.integers(0, 2**32 - 1)
