@@ -117,12 +117,12 @@ TENDENCIES = (
         reported="Used as a detector on CC3M, its similarity has an AUROC of 84.4% on a patch, 67.3% on WaNet and 64.0% on a "
         "photo filter (Huang et al., arXiv 2502.01385, by a secondary note).",
         seen_where="the share of poisons outside the safe set at the end is at least 0.1 below that of `backdoor_badnet`",
-        attacks=("backdoor_blended", "backdoor_sig", "backdoor_wanet"),
+        attacks=("backdoor_blended", "backdoor_filter", "backdoor_sig", "backdoor_wanet"),
         defenses=("safeclip",),
         judge=weaker_than_on_the_patch,
         difference="After nine epochs a third of the pairs is safe. Most poisons are outside then whatever their trigger, and a "
         "tenth is a coarse step: more poisons of each of these triggers are inside than of the patch, and what is inside "
-        "suffices, since all three gains are larger than on the patch.",
+        "suffices, since all gains are larger than on the patch.",
     ),
     Tendency(
         title="Local outlier filters find repeated patches at low rates",
@@ -151,7 +151,13 @@ TENDENCIES = (
         reported="No number is known to us. Reviewers of SAFECLIP (arXiv 2310.05862) object that the undefended CLIP lacks the "
         "defence's augmentation; this is what must hold for the defence to have the credit.",
         seen_where="at least half of the undefended gain is left",
-        attacks=("backdoor_badnet", "targeted"),
+        attacks=(
+            "backdoor_badnet",
+            "backdoor_filter",
+            "backdoor_label_consistent",
+            "backdoor_wanet",
+            "targeted",
+        ),
         defenses=("augment_only",),
         judge=mostly_there,
     ),
