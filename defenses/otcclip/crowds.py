@@ -17,6 +17,9 @@ from torch import Tensor
 CHUNK = 1024
 """Pictures whose neighbours are sought, or gathered, at a time."""
 
+HELD = 2**28
+"""Similarities that are held at a time: with very many pictures, fewer are sought at once."""
+
 NO_SPREAD = 1e-6
 """Deviations that are rounding errors: a look may leave most pictures as they are, as grey ones without their colours."""
 
@@ -102,7 +105,8 @@ def _at_most_all(crowds: Sequence[int], looks: Tensor) -> list[int]:
 def nearest(points: Tensor, k: int) -> Tensor:
     """The k most similar other points of every point (n, d): int64 (n, k)."""
     found = []
-    for at in torch.arange(len(points), device=points.device).split(CHUNK):
+    step = max(1, min(CHUNK, HELD // len(points)))
+    for at in torch.arange(len(points), device=points.device).split(step):
         similar = points[at] @ points.T
         similar.scatter_(1, at[:, None], -torch.inf)
         found.append(similar.topk(k, dim=1).indices)

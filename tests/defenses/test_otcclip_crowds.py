@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from poisonbench.defenses.otcclip import crowds
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.crowds import moving, scattering
 from poisonbench.defenses.otcclip.scout import strangeness
@@ -131,3 +132,12 @@ def test_no_more_neighbours_are_asked_than_there_are() -> None:
     few, captions = looks[:, :5], captions_of(looks, poisons, target=True)[:5]
     assert torch.equal(scattering(few, [64])[0], scattering(few, [4])[0])
     assert torch.equal(moving(few, captions, [64], 0.9)[0], moving(few, captions, [4], 0.9)[0])
+
+
+def test_the_nearest_are_the_same_however_few_are_sought_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = F.normalize(torch.randn((30, 8), generator=torch.Generator().manual_seed(2)), dim=1)
+    whole = crowds.nearest(points, 5)
+    monkeypatch.setattr(crowds, "HELD", 1)
+    assert torch.equal(crowds.nearest(points, 5), whole)
+    apart = (points @ points.T).fill_diagonal_(-2)
+    assert torch.equal(whole, apart.argsort(dim=1, descending=True)[:, :5])
