@@ -4,7 +4,8 @@ A trigger that was learned speaks for the target until something breaks it: a tu
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
 OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
 fits better than all but a share of the mismatched ones, and what share of the poisons? The last lines of a cell say what a
-scout of OTCCLIP would not suspect, were it this model, and what its suspects pass, in every way to hear them.
+scout of OTCCLIP would take for no near copy, and what it would not suspect, were it this model, and what its suspects pass,
+in every way to hear them.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     config, groups = OTCCLIPConfig(), pictures(pairs.images)
     scouted = suspicion_by(towers, pairs.images, captions, groups, config, torch_rng("disturbances"))
+    alone = _copies(scouted.groups) == _copies(groups)
+    yield Passing(checkpoint.parent.name, "no near copy", config.alike, *shares(alone[rows], bad))
     suspected, telling = scouted.suspects[rows], scouted.telling[rows]
     yield Passing(checkpoint.parent.name, "scout", config.outlying, *shares(~suspected, bad))
     looks = torch.stack([passed[name] for name in config.looks])[:, suspected]
@@ -73,6 +76,11 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
         yield Passing(
             checkpoint.parent.name, f"suspects heard: {name}", level, *shares(passes, bad[suspected])
         )
+
+
+def _copies(groups: Tensor) -> Tensor:
+    """How many rows show the picture of every row: (n,)."""
+    return torch.bincount(groups)[groups]
 
 
 def on_bytes(look: Look) -> Look:

@@ -32,7 +32,7 @@ class Passing:
         cell: the folder of the model.
         measure: what is tested.
         level: share of the decoys that pass; for recurrence, of the sound clean images that recur; for a scout, the deviations
-            from which it suspects.
+            from which it suspects, or the correlation of near copies.
         clean: share of the clean pairs that pass.
         poisons: share of the poisons that pass.
     """

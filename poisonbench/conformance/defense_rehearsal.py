@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from poisonbench.tier import Recipe
 from poisonbench.tokens import Tokenizer
 from poisonbench.towers import Towers, build_towers
 
-ALL_SIGHTS: tuple[Sight, ...] = ("clean", "classes", "undefended")
+ALL_SIGHTS: tuple[Sight, ...] = get_args(Sight)
 EPOCHS = 3
 RECIPE = Recipe(epochs=EPOCHS, batch=32, precision="fp32")
 MODEL = "poisonbench-xs"
