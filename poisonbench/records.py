@@ -206,7 +206,7 @@ class Cost(Settings):
         evaluation_seconds: all metrics.
         total_seconds: the whole cell.
         shared_seconds: training of the undefended model, done once for all. A repair or a screening starts from it and does
-            not count it; where a filter scores with it, it is part of ``curation_seconds``.
+            not count it; for any other defence that declares it, it is part of ``curation_seconds``.
     """
 
     train_seconds: float

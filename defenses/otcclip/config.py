@@ -29,8 +29,8 @@ class OTCCLIPConfig(DefenseConfig):
             one picture. 1 looks for none.
         regions: share of the visual tokens, those that fit worst, on which pairs are tested, so that one region cannot vouch
             for the rest, and new captions are searched with the mean of the regions; 1 trusts the whole image.
-        outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, a plain model trained
-            beforehand, suspects; 0 sends none.
+        outlying: how far above the median, in median absolute deviations, the pictures lie that a scout, the undefended
+            model, suspects; 0 sends none.
         looks: the disturbed looks in which the scout sees every picture.
         burden: of the suspects' pairs the test lets only so much of its level pass, and warm-up trusts no suspect; 0 bars
             suspects for the whole run.

@@ -43,6 +43,7 @@ class OTCCLIP(Defense):
         paper="arXiv:2509.18717",
         year=2025,
         track="pre-training",
+        sees=("undefended",),
         reconstruction="Layers, marginals, entropy, pool, period, the scout, separation, recurring regions and weights are ours; "
         "the paper's abstract fixes the OT re-assignment and the inter- and intra-modal OT objectives only.",
     )

@@ -1,4 +1,4 @@
-"""A scout goes ahead: a plain model that may learn the trigger, so that the trigger gives the poisons away.
+"""A scout goes ahead: the undefended model, which has learned the trigger, so that the trigger gives the poisons away.
 
 In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
 stretch of the tones, a turn or being put upside down breaks most triggers, and then the crowd comes apart, while pictures that
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.defense import Objective
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.copies import first_rows, with_near_copies
 from poisonbench.defenses.otcclip.crowds import moving, scattering
@@ -55,19 +54,18 @@ def nobody(groups: Tensor) -> Suspicion:
 
 
 def suspicion(lab: Lab, groups: Tensor, config: OTCCLIPConfig) -> Suspicion:
-    """Train a scout and suspect the pictures whose crowds are strangest.
+    """Ask a scout, the undefended model, and suspect the pictures whose crowds are strangest.
 
     Args:
         lab: the workplace.
         groups: int64 (n,) the picture of every row, from 0 without gaps, as far as exact copies tell; they are no crowd.
         config: ``outlying`` is how many median absolute deviations above the median a picture is suspected, in these ``looks``,
             with ``crowds`` of so many neighbours and ``unanimity``; ``alike`` is how well near copies agree. With
-            ``outlying`` 0, or where nothing is tested, nobody is suspected, and no scout is trained.
+            ``outlying`` 0, or where nothing is tested, no scout is asked and nobody suspected.
     """
     if not config.outlying or config.reassign == "all":
         return nobody(groups)
-    lab.progress.note(f"OTCCLIP trains a scout: plain CLIP, {lab.recipe.epochs} epochs, all rows")
-    scout = lab.train(Objective())
+    scout = lab.undefended()
     captions = lab.embed_captions(scout, [options[0] for options in lab.pairs.captions])
     return suspicion_by(scout, lab.pairs.images, captions, groups, config, lab.rng("scout"))
 

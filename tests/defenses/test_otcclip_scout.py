@@ -51,9 +51,9 @@ def test_the_outlying_are_suspected_and_copies_together(lab: Lab) -> None:
 
 def test_no_scout_is_sent_where_none_is_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
-        raise AssertionError("a scout was trained")
+        raise AssertionError("a scout was asked")
 
-    monkeypatch.setattr(Lab, "train", refuse)
+    monkeypatch.setattr(Lab, "undefended", refuse)
     nobody = suspicion(lab, torch.arange(len(lab.pairs)), OTCCLIPConfig(outlying=0, crowds=(8,)))
     assert not nobody.degree.any() and not nobody.suspects.any()
     OTCCLIP({"reassign": "all"}).objective(lab)
