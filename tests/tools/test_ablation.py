@@ -12,6 +12,7 @@ from tool_fakes import judged, kept, ran, rows
 
 from poisonbench.arguments import parse_seeds, parse_settings
 from poisonbench.cli import cli
+from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.errors import UserError
 from poisonbench.resolve import Request, resolve
 from tools.ablation import BEGIN, END, Variation, between_marks, command_lines, main, section, variations
@@ -35,6 +36,12 @@ def test_labels_and_configurations_are_distinct_but_for_names_of_the_default() -
     others = [config for config in configs if config != configs[0]]
     assert len(set(others)) == len(others) >= 20
     assert len({one.label for one in ALL}) == len(ALL)
+
+
+def test_every_choice_of_the_reconstruction_is_varied() -> None:
+    varied = {field.removeprefix("defense.") for one in ALL for field in one.changes}
+    changes_no_number, of_the_tier = {"backend"}, {"images"}
+    assert varied | changes_no_number | of_the_tier == set(OTCCLIPConfig.model_fields)
 
 
 def test_a_field_or_value_that_the_defence_does_not_take_is_named(tmp_path: Path) -> None:
