@@ -140,7 +140,7 @@ def _cost(record: Record) -> Iterator[Row]:
     if cost := record.cost:
         yield "cost", "training", f"{cost.train_seconds:,.1f} s ({speed(cost.pairs_per_second, 'pairs')})"
         if cost.curation_seconds:
-            yield "cost", "curation", f"{cost.curation_seconds:,.1f} s of it, before the training"
+            yield "cost", "beforehand", f"{cost.curation_seconds:,.1f} s of it, before the loop"
         yield "cost", "evaluation", f"{cost.evaluation_seconds:,.1f} s; {cost.total_seconds:,.1f} s in all"
         yield "cost", "memory", f"{cost.peak_memory_bytes / 1e9:.2f} GB at the peak"
 

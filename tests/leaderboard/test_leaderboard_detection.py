@@ -65,7 +65,7 @@ def test_the_terminal_shows_what_was_found_and_what_finding_cost() -> None:
     assert "20.0% / 30.0% / 50.0% / 75.0%" in text
     assert "700 rows, 105 of them poisoned" in text
     assert "4.0% of 1,000, AUROC 0.800, n=100" in text
-    assert "40.0 s of it, before the training" in text
+    assert "40.0 s of it, before the loop" in text
 
 
 def test_without_poison_or_attack_only_the_losses_are_shown(tmp_path: Path) -> None:
