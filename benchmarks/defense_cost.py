@@ -70,12 +70,14 @@ class Cost:
         name: of the defence.
         look: of its objective.
         batch_ms: milliseconds of the whole run per batch of pairs and epoch, all passes together.
+        ahead_ms: of these, what came before the loop.
         peak_mb: peak memory: of the process on a CPU (the interpreter included), allocated on a GPU.
     """
 
     name: str
     look: Look
     batch_ms: float
+    ahead_ms: float
     peak_mb: float
 
 
@@ -137,13 +139,13 @@ def measure(job: Job) -> Cost:
     prepare(job.device, tier.recipe.threads)
     defense = _defense(job.subject, tier)
     lab = _with_undefended(replace(_lab(tier, job), card=defense.card))
-    timed = [_run(defense, lab, job.steps) for _ in range(job.repeats + 1)]
+    looks, whole, ahead = zip(*(_run(defense, lab, job.steps) for _ in range(job.repeats + 1)), strict=True)
     name = job.subject if isinstance(job.subject, str) else "plain CLIP"
-    return Cost(name, timed[0][0], median(ms for _, ms in timed[1:]), peak_memory(job.device) / 2**20)
+    return Cost(name, looks[0], median(whole[1:]), median(ahead[1:]), peak_memory(job.device) / 2**20)
 
 
-def _run(defense: Defense, lab: Lab, steps: int) -> tuple[Look, float]:
-    """Train once; gives how the objective looks at rows, and milliseconds per batch of pairs, with what comes beforehand."""
+def _run(defense: Defense, lab: Lab, steps: int) -> tuple[Look, float, float]:
+    """Train once; gives how the objective looks at rows, milliseconds per batch of pairs, and those of what came beforehand."""
     from poisonbench.training import fit
 
     started = time.perf_counter()
@@ -156,7 +158,8 @@ def _run(defense: Defense, lab: Lab, steps: int) -> tuple[Look, float]:
     )  # the table of all captions is made once per run, however long
     started = time.perf_counter()
     fit(towers, objective, loader, recipe, lab.progress)
-    return look, 1000 * (ahead + time.perf_counter() - started) / (recipe.epochs * steps)
+    each = 1000 / (recipe.epochs * steps)
+    return look, each * (ahead + time.perf_counter() - started), each * ahead
 
 
 def _defense(subject: str | Look, tier: Tier) -> Defense:
@@ -218,20 +221,20 @@ def _apart(job: Job) -> Cost:
 def _row(cost: Cost, plain: Cost) -> dict[str, Any]:
     over = {
         "time_over_plain": cost.batch_ms / plain.batch_ms,
+        "ahead_over_plain": cost.ahead_ms / plain.batch_ms,
         "memory_over_plain": cost.peak_mb / plain.peak_mb,
     }
     return asdict(cost) | {"look": cost.look._asdict()} | over
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    head = "| defence | views | images | ms per batch | over plain CLIP | peak MB | over plain CLIP |"
+    head = "| defence | views | images | ms per batch | over plain CLIP | of it before the loop | peak MB | over plain CLIP |"
     lines = [head, "|" + "---|" * head.count(" |")]
     for row in rows:
         look = "{views} | {images}".format(**row["look"])
-        time_, memory = f"{row['time_over_plain']:.2f}x", f"{row['memory_over_plain']:.2f}x"
-        lines.append(
-            f"| {row['name']} | {look} | {row['batch_ms']:.1f} | {time_} | {row['peak_mb']:.0f} | {memory} |"
-        )
+        over = [f"{row[name]:.2f}x" for name in ("time_over_plain", "ahead_over_plain", "memory_over_plain")]
+        time_ = f"{row['batch_ms']:.1f} | {over[0]} | {over[1]}"
+        lines.append(f"| {row['name']} | {look} | {time_} | {row['peak_mb']:.0f} | {over[2]} |")
     return "\n".join(lines)
 
 
