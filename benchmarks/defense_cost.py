@@ -132,13 +132,14 @@ def main(tier: str, device: str, steps: int, repeats: int, names: tuple[str, ...
 
 def measure(job: Job) -> Cost:
     """Do the job in this process; a first run warms up and is not counted."""
+    from poisonbench.conformance.defense_rehearsal import with_undefended
     from poisonbench.device import peak_memory, prepare
     from poisonbench.tier import load_tier
 
     tier = load_tier(job.tier)
     prepare(job.device, tier.recipe.threads)
     defense = _defense(job.subject, tier)
-    lab = _with_undefended(replace(_lab(tier, job), card=defense.card))
+    lab = with_undefended(replace(_lab(tier, job), card=defense.card))
     looks, whole, ahead = zip(*(_run(defense, lab, job.steps) for _ in range(job.repeats + 1)), strict=True)
     name = job.subject if isinstance(job.subject, str) else "plain CLIP"
     return Cost(name, looks[0], median(whole[1:]), median(ahead[1:]), peak_memory(job.device) / 2**20)
@@ -191,11 +192,6 @@ def _lab(tier: Tier, job: Job) -> Lab:
         tokenizer=tokenizer, synonyms=data.synonyms, seed=0, device=job.device, card=PlainClip.card, fresh=fresh,
         progress=Progress(),
     )  # fmt: skip
-
-
-def _with_undefended(lab: Lab) -> Lab:
-    """The lab with an undefended model for whoever needs it, which is trained when it is asked for and so counts as ``ahead``."""
-    return replace(lab, _undefended=lambda towers: lab.train(Objective(), start=towers))
 
 
 def _at_side(pairs: Pairs, side: int) -> Pairs:

@@ -160,6 +160,11 @@ def tiny_lab(data: Data, card: DefenseCard) -> Lab:
         _clean=data.clean,
         _classes=(task.classes, task.templates),
     )
+    return with_undefended(lab)
+
+
+def with_undefended(lab: Lab) -> Lab:
+    """The lab with an undefended model, which is trained when a defence asks for it."""
     return replace(lab, _undefended=lambda towers: lab.train(Objective(), start=towers))
 
 
