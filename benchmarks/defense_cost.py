@@ -173,6 +173,7 @@ def _defense(subject: str | Look, tier: Tier) -> Defense:
 
 def _lab(tier: Tier, job: Job) -> Lab:
     from poisonbench.lab import Lab
+    from poisonbench.precision import precision_on
     from poisonbench.progress import Progress
     from poisonbench.randomness import Key, stable_seed
     from poisonbench.sources.opening import open_data
@@ -181,7 +182,8 @@ def _lab(tier: Tier, job: Job) -> Lab:
     from poisonbench.towers import build_towers, image_side
 
     data = open_data(DataSpec(limit=job.steps * tier.recipe.batch), EMBEDDED_SIDE)
-    tokenizer, bf16 = tokenizer_for(data, tier.model), tier.recipe.precision == "bf16"
+    tokenizer = tokenizer_for(data, tier.model)
+    bf16 = precision_on(job.device, tier.recipe.precision) == "bf16"
 
     def fresh(key: Key) -> Towers:
         seed = stable_seed(job.tier, key)

@@ -154,10 +154,11 @@ def tier_of(checkpoint: Path) -> Tier:
 def _towers(checkpoint: Path, tier: Tier, data: Data, device: str) -> Towers:
     from safetensors.torch import load_file
 
+    from poisonbench.precision import precision_on
     from poisonbench.sources.vocabulary import tokenizer_for
     from poisonbench.towers import build_towers
 
-    bf16 = tier.recipe.precision == "bf16"
+    bf16 = precision_on(device, tier.recipe.precision) == "bf16"
     towers = build_towers(tier.model.name, tokenizer_for(data, tier.model), seed=0, device=device, bf16=bf16)
     state: dict[str, Tensor] = load_file(checkpoint, device=device)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from poisonbench.cell import Cell
 from poisonbench.records import Provenance
+from poisonbench.tier import Precision
 
 PACKAGES = (
     "poisonbench",
@@ -30,7 +31,8 @@ def provenance(cell: Cell, data: str, poisoned_data: str) -> Provenance:
     """The provenance of a cell that ran just now."""
     return Provenance(
         versions=versions(), commit=commit(), data=data, poisoned_data=poisoned_data, config_hash=cell.identity,
-        seeds={"cell": cell.seed}, device=device_name(cell.device), platform=f"{platform.system()} {platform.machine()}",
+        seeds={"cell": cell.seed}, device=device_name(cell.device),
+        precision=precision_of(cell), platform=f"{platform.system()} {platform.machine()}",
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 
@@ -73,3 +75,10 @@ def device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name(device))
+
+
+def precision_of(cell: Cell) -> Precision:
+    """What the cell's towers are computed in on its device."""
+    from poisonbench.precision import precision_on
+
+    return precision_on(cell.device, cell.tier.recipe.precision)

@@ -229,6 +229,7 @@ class Provenance(Settings):
         config_hash: the cell's identity.
         seeds: purpose to seed.
         device: "cpu" or the GPU's name.
+        precision: of the towers on that device; "" in a record that is older than the question.
         platform: operating system and processor.
         finished: UTC time, ISO 8601.
     """
@@ -240,6 +241,7 @@ class Provenance(Settings):
     config_hash: str
     seeds: dict[str, int]
     device: str
+    precision: Literal["", "fp32", "bf16"] = ""
     platform: str
     finished: str
 

@@ -27,6 +27,7 @@ CORE = (
     "pairs.py",
     "poisoning.py",
     "pool.py",
+    "precision.py",
     "randomness.py",
     "repair.py",
     "resumption.py",

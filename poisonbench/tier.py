@@ -18,6 +18,8 @@ from poisonbench.defense import ImageAugment, TextAugment
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import Settings, validated
 
+Precision = Literal["fp32", "bf16"]
+
 
 class DataSpec(Settings):
     """Where pairs and tasks come from.
@@ -61,7 +63,7 @@ class Recipe(Settings):
         weight_decay: on parameters of two or more dimensions.
         betas: AdamW's moments.
         warmup: share of the run with linearly rising learning rate; a cosine to zero follows.
-        precision: of the towers' forward and backward; losses are fp32.
+        precision: of the towers' forward and backward, fp32 wherever bf16 would be emulated; losses are fp32.
         images: image augmentation (none, flip, mild, light, roclip, auto).
         texts: text augmentation (none, eda).
         threads: CPU threads of one cell.
@@ -73,7 +75,7 @@ class Recipe(Settings):
     weight_decay: float = Field(0.1, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     warmup: float = Field(0.05, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Precision = "bf16"
     images: ImageAugment = "flip"
     texts: TextAugment = "none"
     threads: int = Field(1, ge=1)

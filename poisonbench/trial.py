@@ -24,6 +24,7 @@ from poisonbench.lab import Lab
 from poisonbench.neutralized import Neutralized
 from poisonbench.pairs import Pairs
 from poisonbench.poisoning import poisons
+from poisonbench.precision import precision_on
 from poisonbench.progress import Journal, Progress
 from poisonbench.provenance import provenance
 from poisonbench.randomness import Key, numpy_rng, stable_seed
@@ -135,7 +136,7 @@ def _lab(
     undefended: Undefended | None,
 ) -> tuple[Lab, Callable[[Key], Towers]]:
     tokenizer = tokenizer_for(data, cell.tier.model)
-    bf16 = cell.tier.recipe.precision == "bf16"
+    bf16 = precision_on(cell.device, cell.tier.recipe.precision) == "bf16"
 
     def fresh(key: Key) -> Towers:
         seed = stable_seed(cell.seed, "init", key)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.precision import multiplies_bf16
 
 CPU_TILE = 1 << 21
 """Bytes of a tile of products on a CPU: they are read three times and should stay in the caches of a core."""
@@ -27,8 +28,7 @@ CPU_CAPTIONS, GPU_CAPTIONS = 128, 1024
 
 def fast_type(device: torch.device) -> torch.dtype:
     """bf16 where the hardware multiplies it, else fp32."""
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return torch.bfloat16 if device.type != "cpu" or native() else torch.float32
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
 
 
 @dataclass(frozen=True)
