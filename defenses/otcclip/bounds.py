@@ -20,8 +20,9 @@ from torch import Tensor
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.precision import multiplies_bf16
 
-CPU_TILE = 1 << 21
-"""Bytes of a tile of products on a CPU: they are read three times and should stay in the caches of a core."""
+CPU_TILE = {torch.bfloat16: 1 << 21, torch.float32: 1 << 23}
+"""Bytes of a tile of products on a CPU. It is read three times and should stay in the caches; products in fp32, which take longer
+than that, want many rows at once."""
 CPU_CAPTIONS, GPU_CAPTIONS = 128, 1024
 """Captions side by side in a tile: enough for long vectors, few enough to be of about one length."""
 
@@ -71,7 +72,7 @@ def relaxed(images: TokenSets, captions: TokenSets, dtype: torch.dtype, budget: 
         text = Rounded.of(tile.tokens_repeated(), dtype)
         flat = text.tokens.transpose(0, 1).reshape(-1, text.tokens.shape[-1])
         row = images.tokens.shape[1] * len(flat) * dtype.itemsize
-        height = max(1, (min(budget, CPU_TILE) if on_cpu else budget) // row)
+        height = max(1, (min(budget, CPU_TILE[dtype]) if on_cpu else budget) // row)
         for top in range(0, len(images), height):
             part = slice(top, min(top + height, len(images)))
             products = visual.tokens[part].flatten(0, 1) @ flat.T

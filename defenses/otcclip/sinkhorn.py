@@ -21,6 +21,8 @@ ABSORB = 40
 """Iterations between two absorptions."""
 CHECK = 4
 """Iterations between two looks at the marginals."""
+FEW = 3
+"""Problems that are settled stay with the others while they are fewer than one in so many."""
 FAR = 4.0
 """Stands for the cost of padding: above every real cost, and finite, so that no mass times it is zero."""
 TINY = 1e-30
@@ -30,20 +32,21 @@ TINY = 1e-30
 class Problems:
     """Transport problems under way; a plan is ``u * kernel * v`` with ``kernel = exp((f + g - cost) / eps)``.
 
+    The problems stand last, side by side in memory: a processor's vectors then hold a place of many problems, where a
+    row of one problem would leave them half empty. A place of padding has mass 0, so that its scaling is 0 as well.
+
     Attributes:
-        cost: (q, m, n) in [0, 2], ``FAR`` on padding.
-        hidden: (q, m, n) bool, where there is padding; None where there is none at all.
-        a: (q, m) masses of the rows, zero on padding.
-        b: (q, n) masses of the columns.
-        f: (q, m) potentials.
-        g: (q, n) potentials.
-        kernel: (q, m, n).
-        u: (q, m) scalings since the last absorption.
-        v: (q, n)
+        cost: (m, n, q) in [0, 2], ``FAR`` on padding.
+        a: (m, q) masses of the rows, zero on padding.
+        b: (n, q) masses of the columns.
+        f: (m, q) potentials, zero on padding at first; ``f + g`` never exceeds the cost.
+        g: (n, q) potentials.
+        kernel: (m, n, q).
+        u: (m, q) scalings since the last absorption.
+        v: (n, q)
     """
 
     cost: Tensor
-    hidden: Tensor | None
     a: Tensor
     b: Tensor
     f: Tensor
@@ -54,25 +57,21 @@ class Problems:
 
     @classmethod
     def of(cls, cost: Tensor, a: Tensor, b: Tensor) -> Problems:
-        """Problems with reduced rows and columns, not yet at any entropy."""
-        hidden = None
+        """Problems (q, m, n) with masses (q, m) and (q, n), their rows and columns reduced, not yet at any entropy."""
+        cost, a, b = cost.permute(1, 2, 0).contiguous(), a.T.contiguous(), b.T.contiguous()
         if not (a.all() and b.all()):
-            hidden = (a == 0).unsqueeze(-1) | (b == 0).unsqueeze(-2)
-            cost = cost.masked_fill(hidden, FAR)
-        f, g = _reduced(cost, hidden)
-        return cls(cost, hidden, a, b, f, g, cost, torch.ones_like(a), torch.ones_like(b))
+            cost = cost.masked_fill((a == 0).unsqueeze(1) | (b == 0), FAR)
+        f = torch.where(a > 0, cost.amin(dim=1), 0)
+        g = torch.where(b > 0, (cost - f.unsqueeze(1)).amin(dim=0), 0)
+        return cls(cost, a, b, f, g, cost, torch.ones_like(a), torch.ones_like(b))
 
     def at_rows(self, rows: Tensor) -> Problems:
         """Some of the problems, by their numbers: int64."""
-        kept = {
-            name: None if part is None else part.index_select(0, rows) for name, part in vars(self).items()
-        }
-        return Problems(**kept)  # type: ignore[arg-type]
+        return Problems(**{name: part.index_select(-1, rows) for name, part in vars(self).items()})
 
     def enter(self, eps: float) -> None:
         """Set the kernel to the potentials at an entropy, with scalings of one."""
-        exponent = (self.f.unsqueeze(-1) - self.cost).add_(self.g.unsqueeze(-2)).div_(eps)
-        self.kernel = _filled(exponent.exp_(), self.hidden, 0.0)
+        self.kernel = (self.f.unsqueeze(1) - self.cost).add_(self.g).div_(eps).exp_()
         self.u, self.v = torch.ones_like(self.a), torch.ones_like(self.b)
 
     def absorb(self, eps: float) -> None:
@@ -82,48 +81,46 @@ class Problems:
 
     def update(self) -> Tensor:
         """One iteration; returns by how much the rows of the plan before it missed their masses (L1): (q,)."""
-        rows = (self.kernel @ self.v.unsqueeze(-1)).squeeze(-1)
-        missed = (self.u * rows - self.a).abs().sum(dim=-1)
-        self.u = self.a / rows.clamp_min(TINY)
-        self.v = self.b / (self.kernel * self.u.unsqueeze(-1)).sum(dim=-2).clamp_min(TINY)
+        rows = (self.kernel * self.v).sum(dim=1)
+        missed = (self.u * rows - self.a).abs_().sum(dim=0)
+        self.u = self.a / rows.clamp_min_(TINY)
+        self.v = self.b / (self.kernel * self.u.unsqueeze(1)).sum(dim=0).clamp_min_(TINY)
         return missed
 
     def plan(self) -> Tensor:
         """The plans; their columns carry their masses exactly: (q, m, n)."""
-        return self.u.unsqueeze(-1) * self.kernel * self.v.unsqueeze(-2)
+        return self._plan().permute(2, 0, 1).contiguous()
 
     def rounded_cost(self) -> Tensor:
         """What the plans cost once rounded to their marginals: (q,)."""
-        return (rounded(self.plan(), self.a, self.b) * self.cost).sum(dim=(-1, -2))
+        return _rounded(self._plan(), self.a, self.b).mul_(self.cost).sum(dim=(0, 1))
 
     def reduced_bound(self) -> Tensor:
         """A cost that no plan undercuts, before any iteration: (q,)."""
-        return (self.a * self.f).sum(dim=-1) + (self.b * self.g).sum(dim=-1)
+        return (self.a * self.f).sum(dim=0) + (self.b * self.g).sum(dim=0)
 
     def dual_bound(self, eps: float) -> Tensor:
         """A cost that no plan undercuts, from the columns' potentials and the rows' best answer to them: (q,)."""
         g = torch.where(self.b > 0, self.g + eps * self.v.clamp_min(TINY).log(), 0)
-        f = _filled(self.cost - g.unsqueeze(-2), self.hidden, FAR).amin(dim=-1)
-        return (self.a * f).sum(dim=-1) + (self.b * g).sum(dim=-1)
+        f = (self.cost - g).amin(dim=1)
+        return (self.a * f).sum(dim=0) + (self.b * g).sum(dim=0)
 
-
-def _filled(matrices: Tensor, hidden: Tensor | None, value: float) -> Tensor:
-    return matrices if hidden is None else matrices.masked_fill_(hidden, value)
-
-
-def _reduced(cost: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Dual potentials (q, m), (q, n): the rows' minima, then the columns' minima of what is left."""
-    f = cost.amin(dim=-1)
-    return f, _filled(cost - f.unsqueeze(-1), hidden, FAR).amin(dim=-2)
+    def _plan(self) -> Tensor:
+        return (self.kernel * self.v).mul_(self.u.unsqueeze(1))
 
 
 def rounded(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The plan moved onto its marginals (Altschuler, Weed and Rigollet, 2017, algorithm 2): (q, m, n)."""
-    plan = plan * (a / plan.sum(dim=-1).clamp_min(TINY)).clamp(max=1).unsqueeze(-1)
-    plan = plan * (b / plan.sum(dim=-2).clamp_min(TINY)).clamp(max=1).unsqueeze(-2)
-    short_a, short_b = (a - plan.sum(dim=-1)).clamp(min=0), (b - plan.sum(dim=-2)).clamp(min=0)
-    missing = torch.maximum(short_a.sum(dim=-1), short_b.sum(dim=-1)).clamp_min(TINY)
-    return plan + short_a.unsqueeze(-1) * short_b.unsqueeze(-2) / missing[..., None, None]
+    """Plans (q, m, n) moved onto their marginals (q, m), (q, n) (Altschuler, Weed and Rigollet, 2017, algorithm 2)."""
+    return _rounded(plan.permute(1, 2, 0), a.T, b.T).permute(2, 0, 1)
+
+
+def _rounded(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The same with the problems last."""
+    plan = plan * (a / plan.sum(dim=1).clamp_min(TINY)).clamp_(max=1).unsqueeze(1)
+    plan *= (b / plan.sum(dim=0).clamp_min(TINY)).clamp_(max=1)
+    short_a, short_b = (a - plan.sum(dim=1)).clamp_(min=0), (b - plan.sum(dim=0)).clamp_(min=0)
+    missing = torch.maximum(short_a.sum(dim=0), short_b.sum(dim=0)).clamp_min(TINY)
+    return plan.addcmul_(short_a.unsqueeze(1), short_b / missing)
 
 
 def plan(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
@@ -157,7 +154,7 @@ def costs(
 ) -> Tensor:
     """Transport costs of converged plans, rounded to their marginals and so never below the least possible cost.
 
-    Converged problems leave when half of those that are left can; until then they only become more exact.
+    Converged problems leave when a third of those that are left can; until then they only become more exact.
 
     Args:
         cost: (q, m, n), in [0, 2].
@@ -174,8 +171,7 @@ def costs(
     found = torch.full_like(cost[:, 0, 0], torch.inf)
     problems, at = Problems.of(cost, a, b), torch.arange(len(cost), device=cost.device)
     if ceiling is not None:
-        hopeful = (problems.reduced_bound() <= ceiling).nonzero().squeeze(1)
-        problems, at = problems.at_rows(hopeful), hopeful
+        problems, at = _without(problems, at, problems.reduced_bound() > ceiling)
     problems, doubt = _warmed(problems, eps), CHECK
     for step in range(1, iterations + 1):
         if not len(at):
@@ -184,16 +180,28 @@ def costs(
         missed = problems.update()
         if step % CHECK:
             continue
-        done = missed <= tolerance
-        settled = done
+        done = settled = missed <= tolerance
         if ceiling is not None and step == doubt:
             settled, doubt = done | (problems.dual_bound(eps) > ceiling[at]), 4 * doubt
-        if 2 * settled.sum() >= len(settled):
-            closed, left = done.nonzero().squeeze(1), (~settled).nonzero().squeeze(1)
+        if _many(settled):
+            closed = done.nonzero().squeeze(1)
             found[at[closed]] = problems.at_rows(closed).rounded_cost()
-            problems, at = problems.at_rows(left), at[left]
+            problems, at = _without(problems, at, settled)
     found[at] = problems.rounded_cost()
     return found
+
+
+def _many(settled: Tensor) -> bool:
+    """Whether to go on without the settled problems is worth copying the others."""
+    return bool(FEW * settled.sum() >= len(settled))
+
+
+def _without(problems: Problems, at: Tensor, settled: Tensor) -> tuple[Problems, Tensor]:
+    """The problems that are left, and their numbers; all of them where few are settled."""
+    if not _many(settled):
+        return problems, at
+    left = (~settled).nonzero().squeeze(1)
+    return problems.at_rows(left), at[left]
 
 
 def stages(eps: float) -> int:

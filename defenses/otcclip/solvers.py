@@ -6,6 +6,7 @@ A solver is given the sets once and is then asked for lower bounds of all pairs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from poisonbench.defenses.otcclip.bounds import fast_type, relaxed
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.defenses.otcclip.transport import Transport, resolved
 
-CPU_BLOCK, CPU_GATHER = 1 << 24, 1 << 23
+CPU_BLOCK, CPU_GATHER = 1 << 25, 1 << 23
 """Bytes of a block of problems, and of the tokens gathered for part of it, on a CPU: small enough for its last-level cache."""
 COPIES = 6
 """Matrices of a problem's size that Sinkhorn's iterations hold at once."""
@@ -71,16 +72,21 @@ class Solver(ABC):
     def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
         """Transport costs of at most ``block`` pairs, at least one."""
 
+    @cached_property
+    def _upright(self) -> Tensor:
+        """The images' tokens (b, d, m) as the second factor of many small products, which so take half the time."""
+        return self.images.tokens.float().transpose(1, 2).contiguous()
+
     def _problems(self, image: Tensor, caption: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cost matrices (q, m, n) and marginals (q, m), (q, n), n being the tokens of the longest caption asked for."""
         n = int(self.captions.length[caption[0]])
         part = self._fitting(CPU_GATHER, (self.images.tokens.shape[1] + n) * self.images.tokens.shape[2])
-        text, tokens = self.captions.tokens[:, :n], self.images.tokens
+        text = self.captions.tokens[:, :n]
         products = [
-            tokens.index_select(0, i).float() @ text.index_select(0, p).float().transpose(1, 2)
+            text.index_select(0, p).float() @ self._upright.index_select(0, i)
             for i, p in zip(torch.split(image, part), torch.split(caption, part), strict=True)
         ]
-        cost = torch.cat(products).neg_().add_(1)
+        cost = torch.cat(products).neg_().add_(1).transpose(1, 2)
         return (
             cost,
             self.images.mass.index_select(0, image),
