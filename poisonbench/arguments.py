@@ -42,7 +42,9 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first or last - first > 9999:
-            raise UserError(f"--seeds {text}: write whole numbers from 0, for example 0,1,2 or 0-2")
+            raise UserError(
+                f"--seeds {text}: write whole numbers from 0, in ranges up to 10,000 the smaller first, for example 0,1,2 or 0-2"
+            )
         seeds.extend(range(first, last + 1))
     return seeds
 
