@@ -39,11 +39,11 @@ class Problems:
         cost: (m, n, q) in [0, 2], ``FAR`` on padding.
         a: (m, q) masses of the rows, zero on padding.
         b: (n, q) masses of the columns.
-        f: (m, q) potentials, zero on padding at first; ``f + g`` never exceeds the cost.
+        f: (m, q) potentials; at first zero on padding, and with ``f + g`` nowhere above the cost.
         g: (n, q) potentials.
         kernel: (m, n, q).
         u: (m, q) scalings since the last absorption.
-        v: (n, q)
+        v: (n, q) likewise.
     """
 
     cost: Tensor
