@@ -67,6 +67,7 @@ def relaxed(images: TokenSets, captions: TokenSets, dtype: torch.dtype, budget: 
     visual = Rounded.of(images.tokens_repeated(), dtype)
     bounds = torch.empty(len(images), len(captions), device=device)
     width = CPU_CAPTIONS if on_cpu else GPU_CAPTIONS
+    # the memory of all tiles: fetched anew for each it can cost as much as the products
     room = torch.empty(0, dtype=dtype, device=device)
     for left in range(0, len(captions), width):
         tile = captions[left : left + width]
@@ -77,11 +78,7 @@ def relaxed(images: TokenSets, captions: TokenSets, dtype: torch.dtype, budget: 
         for top in range(0, len(images), height):
             part = slice(top, min(top + height, len(images)))
             rows = visual.tokens[part].flatten(0, 1)
-            if room.numel() < len(rows) * len(
-                flat
-            ):  # one room for all tiles: fresh memory costs as much as a product
-                room = torch.empty(len(rows) * len(flat), dtype=dtype, device=device)
-            products = torch.mm(rows, flat.T, out=room[: len(rows) * len(flat)].view(len(rows), len(flat)))
+            products = torch.mm(rows, flat.T, out=room.resize_(len(rows), len(flat)))
             products = products.view(part.stop - top, -1, text.tokens.shape[1], len(tile))
             bounds[part, left : left + width] = _of_tile(
                 products, images.mass[part], tile.mass, visual.away[part], text.away

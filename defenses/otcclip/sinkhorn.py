@@ -170,8 +170,8 @@ def costs(
     """
     found = torch.full_like(cost[:, 0, 0], torch.inf)
     problems, at = Problems.of(cost, a, b), torch.arange(len(cost), device=cost.device)
-    if ceiling is not None:
-        problems, at = _without(problems, at, problems.reduced_bound() > ceiling)
+    if ceiling is not None and _many(hopeless := problems.reduced_bound() > ceiling):
+        problems, at = _without(problems, at, hopeless)
     problems, doubt = _warmed(problems, eps), CHECK
     for step in range(1, iterations + 1):
         if not len(at):
@@ -197,9 +197,7 @@ def _many(settled: Tensor) -> bool:
 
 
 def _without(problems: Problems, at: Tensor, settled: Tensor) -> tuple[Problems, Tensor]:
-    """The problems that are left, and their numbers; all of them where few are settled."""
-    if not _many(settled):
-        return problems, at
+    """The problems that are left, and their numbers."""
     left = (~settled).nonzero().squeeze(1)
     return problems.at_rows(left), at[left]
 
