@@ -99,7 +99,7 @@ class Probe:
         images: uint8, (n, 3, side, side).
         goals: class index that the attacker wants, (n,).
         labels: true class index, (n,), -1 where the true class is none of the task's.
-        concepts: what is drawn, (n,); intervals resample by it.
+        concepts: what is drawn, (n,); stored with the outputs, so that they can be resampled by it.
         controls: uint8, (m, 3, side, side): the untriggered twins, or unpoisoned images of the same true classes.
         control_goals: class index that would count as a false success, (m,).
         queries: searches whose results are measured too, or None.

@@ -191,11 +191,19 @@ class Curation:
         keep: bool, (n,): which rows are trained on; None keeps all.
         captions: new captions per row, for rows that were re-captioned.
         scores: float, (n,): larger is more suspicious; kept for detection metrics.
+
+    Raises:
+        ValueError: for scores that rank nothing; now, and not when the model has been trained.
     """
 
     keep: npt.NDArray[np.bool_] | None = None
     captions: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     scores: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores is not None and not np.isfinite(self.scores).all():
+            bad = int((~np.isfinite(self.scores)).sum())
+            raise ValueError(f"{bad} of the defence's {len(self.scores)} scores are not finite numbers")
 
     def applied(self, pairs: Pairs) -> Pairs:
         """What is left of ``pairs`` to train on: the kept rows in their order, with their new captions."""

@@ -54,6 +54,9 @@ def commit() -> str:
     """The commit of the repository that the package runs from, "+dirty" with local changes, "" outside a repository."""
     here = Path(__file__).parent
     try:
+        _git(
+            here, "ls-files", "--error-unmatch", Path(__file__).name
+        )  # not a repository around an environment
         head = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

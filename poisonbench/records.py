@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from poisonbench.arguments import full_name
 from poisonbench.settings import Settings
 
 SCHEMA_VERSION = 1
+
+Number = Annotated[int, Field(ge=0)]
 
 
 class PluginUse(Settings):
@@ -52,14 +54,20 @@ class AttackSuccess(Settings):
     """
 
     value: float
-    successes: int
-    trials: int
+    successes: Number
+    trials: int = Field(ge=1)
     low: float
     high: float
     base: float
-    base_successes: int
-    base_trials: int
+    base_successes: Number
+    base_trials: int = Field(ge=1)
     true_class: float | None = None
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.successes > self.trials or self.base_successes > self.base_trials:
+            raise ValueError("there are more successes than trials")
+        return self
 
 
 class AttackRetrieval(Settings):
@@ -117,9 +125,15 @@ class PoisonCount(Settings):
         neutralized: poisoned rows that were removed, or trained in the last epoch without a caption that names the target.
     """
 
-    count: int
+    count: Number
     rate: float
-    neutralized: int
+    neutralized: Number
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.neutralized > self.count:
+            raise ValueError("more poisons are neutralized than there were")
+        return self
 
 
 class Failure(Settings):
@@ -172,8 +186,14 @@ class Detection(Settings):
     auroc: float | None = None
     average_precision: float | None = None
     recall: dict[str, float] = Field(default_factory=dict)
-    removed: int
-    removed_poisons: int
+    removed: Number
+    removed_poisons: Number
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if (self.auroc is None) != (self.average_precision is None):
+            raise ValueError("auroc and average_precision are measured together")
+        return self
 
 
 class Screening(Settings):
@@ -190,8 +210,14 @@ class Screening(Settings):
     auroc: float | None = None
     false_positive_rate: float
     asr_at_threshold: float | None = None
-    clean: int
-    attacked: int
+    clean: Number
+    attacked: Number
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if (self.auroc is None) != (self.asr_at_threshold is None):
+            raise ValueError("auroc and asr_at_threshold are measured together")
+        return self
 
 
 class Cost(Settings):
@@ -271,6 +297,18 @@ class Stored(Settings):
     history: list[dict[str, float]] = Field(default_factory=list)
     log: list[str] = Field(default_factory=list)
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for section in ("attack", "tier"):
+            if not isinstance(self.config.get(section, {}), dict):
+                raise ValueError(f"config.{section} is no object")
+        for one in self.frontier:
+            if (one.validation_accuracy is None) == (one.failure is None):
+                raise ValueError(f"candidate '{one.name}' must have a validation_accuracy or a failure")
+            if (one.asr is None) != (one.base is None):
+                raise ValueError(f"candidate '{one.name}' must have asr and base or neither")
+        return self
 
 
 class Record(Stored):

@@ -44,12 +44,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
+    message = first["msg"].removeprefix("Value error, ")
     if not path:
-        return first["msg"].removeprefix("Value error, ")
+        return message
     if first["type"] == "extra_forbidden":
         owner = _owner(model, path[:-1])
         return f"unknown field '{name}'; {did_you_mean(path[-1], owner.model_fields)}"
-    return f"field '{name}': {first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
+    return f"field '{name}': {message[:1].lower()}{message[1:]} (got {first['input']!r:.80})"
 
 
 def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -30,21 +30,27 @@ HEADS = (
 @click.argument("board", type=click.Path(path_type=Path, exists=True))
 @click.option("--tier", default="clipart", show_default=True)
 def main(board: Path, tier: str) -> None:
-    """One row per attack (its target, and what is unusual), defence and configuration; the latest record of a seed counts."""
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    """One row per attack (its target, and what is unusual), defence and configuration; the latest record of a seed counts.
+
+    A gain is in brackets where the attack is not valid.
+    """
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     records = [record for record in published(board / "records").values() if record.tier == tier]
     for record in records:
-        groups[_attack_label(record), _label(record, records)].append(record)
-    rows = ([*names, *_numbers(summarise(group, []))] for names, group in sorted(groups.items()))
+        groups[_attack_label(record), _label(record, records), record.provenance.data].append(record)
+    rows = ([*names, *_numbers(summarise(group, []))] for (*names, _), group in sorted(groups.items()))
     click.echo(markdown(HEADS, rows))
 
 
 def _attack_label(record: Record) -> str:
-    """The attack, its target, and the other fields in which it differs from the tier's."""
-    own, unusual = record.attack.config, deviations(fields_of(record), default_of(record)) - {"attack.target"}
-    fields = [field.removeprefix("attack.") for field in sorted(unusual) if field.startswith("attack.")]
-    told = [str(own["target"])] if own.get("target") else []
-    told += [f"{field}={own[field]}" for field in fields]
+    """The attack, its target, and the other fields in which it, or the recipe, differs from the tier's."""
+    own, unusual = fields_of(record), deviations(fields_of(record), default_of(record)) - {"attack.target"}
+    told = [str(own["attack.target"])] if own.get("attack.target") else []
+    told += [
+        f"{field.removeprefix('attack.')}={own[field]}"
+        for field in sorted(unusual)
+        if not field.startswith("defense.")
+    ]
     return f"`{record.attack.full_name}`" + (f" ({', '.join(told)})" if told else "")
 
 
@@ -69,7 +75,8 @@ def _success(entry: Entry) -> list[str]:
         return [NOTHING] * 3
     asr, interval = entry.asr, entry.asr.wilson()
     measured = f"{_of(asr)} = {asr.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
-    return [measured, share(entry.base.value), f"{entry.gain:+.3f}"]
+    gain = f"{entry.gain:+.3f}"
+    return [measured, share(entry.base.value), gain if entry.ranked else f"({gain})"]
 
 
 def _of(count: Count | None) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from poisonbench.leaderboard.intervals import Count, Estimate, over_seeds, pooled
 from poisonbench.records import Record
+from poisonbench.validity import nearest
 
 Verdict = Literal["valid", "invalid", "unjudged", "no goal", "failed", "not run"]
 
@@ -26,7 +27,7 @@ class Entry:
         base: the same without the attack's input.
         zero_shot: top-1 on the headline task, mean over seeds.
         probe: linear-probe top-1 on the headline task, mean over seeds.
-        retention: zero-shot over the undefended twins', on the seeds that both have.
+        retention: zero-shot over the undefended twins', on the seeds that both have and on the same poisons.
         neutralised: poisons removed or re-captioned.
         detection: AUROC of a filter's scores over training rows, mean over seeds.
         screening: AUROC of a detector's scores over inputs, mean over seeds.
@@ -99,7 +100,7 @@ def summarise(records: Sequence[Record], twins: Sequence[Record]) -> Entry:
         base=pooled([(asr.base_successes, asr.base_trials) for asr in successes]),
         zero_shot=over_seeds([shot for record in finished if (shot := zero_shot(record))]),
         probe=over_seeds([probe for record in finished if (probe := _probe(record))]),
-        retention=_retention(finished, done(one_per_seed(twins)[0])),
+        retention=_retention(finished, done(twins)),
         neutralised=pooled([(poison.neutralized, poison.count) for poison in poisons]),
         detection=_mean([record.detection.auroc for record in finished if record.detection]),
         screening=_mean([record.screening.auroc for record in finished if record.screening]),
@@ -147,11 +148,12 @@ def _probe(record: Record) -> Estimate | None:
 
 
 def _retention(records: Sequence[Record], twins: Sequence[Record]) -> float | None:
-    ours = {record.seed: shot.value for record in records if (shot := zero_shot(record))}
-    theirs = {record.seed: shot.value for record in twins if (shot := zero_shot(record))}
-    shared = sorted(ours.keys() & theirs.keys())
-    reference = sum(theirs[seed] for seed in shared)
-    return sum(ours[seed] for seed in shared) / reference if reference else None
+    ours = theirs = 0.0
+    for record in records:
+        twin = nearest([one for one in twins if one.seed == record.seed], record)
+        if twin and (kept := zero_shot(record)) and (whole := zero_shot(twin)):
+            ours, theirs = ours + kept.value, theirs + whole.value
+    return ours / theirs if theirs else None
 
 
 def _judge(records: Sequence[Record]) -> tuple[Verdict, str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from poisonbench.errors import UserError
 from poisonbench.leaderboard.render import render
@@ -40,7 +41,7 @@ def publish(store_records: Sequence[tuple[Record, Path]], out: Path) -> Path:
     for name, text in copies.items():
         put(shelf / name, text)
     found = published(shelf)
-    links = {record.provenance.config_hash: f"records/{name}" for name, record in found.items()}
+    links = {record.provenance.config_hash: f"records/{quote(name)}" for name, record in found.items()}
     return render(list(found.values()), out, links)
 
 
@@ -96,12 +97,21 @@ def _parsed(text: str, path: Path) -> Stored:
     if not isinstance(values, dict):
         raise UserError(f"record {path} is not a JSON object; {_MEND}")
     _refuse_newer(values, path)
+    _refuse_half_characters(values, path)
     values.pop("valid", None)  # printed records carry it; here it follows from the records side by side
     return validated(Stored, values, f"record {path}")
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_half_characters(values: dict[str, Any], path: Path) -> None:
+    """JSON can spell half of a surrogate pair, which no file and no page can hold."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"record {path} has text that is not Unicode; {_MEND}") from None
 
 
 def _refuse_newer(values: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ from board_fakes import TRACKS, failed, grid, provenance, record
 
 from poisonbench.leaderboard import Board, boards
 from poisonbench.leaderboard.entries import Entry
-from poisonbench.records import PluginUse
+from poisonbench.records import PluginUse, Record
 
 
 def only(records: list) -> Board:
@@ -80,6 +80,28 @@ def test_retention_compares_seeds_that_both_have():
     assert entry(board, "roclip", "backdoor_badnet").retention == pytest.approx(0.8)
     lonely = only([record(seed=10), record(defense="roclip", seed=11)])
     assert entry(lonely, "roclip", "backdoor_badnet").retention is None
+
+
+def computed(found: Record, **origin: str) -> Record:
+    """``found`` with another origin."""
+    return found.model_copy(update={"provenance": found.provenance.model_copy(update=origin)})
+
+
+def test_retention_compares_with_the_twin_of_the_same_precision_and_poisons():
+    twins = [
+        computed(record(top1=top1), precision=precision, poisoned_data=poisons, finished=finished)
+        for top1, precision, poisons, finished in (
+            (0.50, "fp32", "", "2026-11-01"),
+            (0.10, "bf16", "", "2026-11-02"),
+            (0.20, "fp32", "others", "2026-11-03"),
+        )
+    ]
+    poisons = {"poisoned_data": ""}
+    for defended, kept in (("fp32", 0.4 / 0.5), ("bf16", 0.4 / 0.1)):
+        found = computed(record(defense="roclip", top1=0.4), precision=defended, **poisons)
+        assert entry(only([*twins, found]), "roclip", "backdoor_badnet").retention == pytest.approx(kept)
+    strange = computed(record(defense="roclip"), poisoned_data="strange")
+    assert entry(only([*twins, strange]), "roclip", "backdoor_badnet").retention is None
 
 
 @pytest.mark.parametrize(

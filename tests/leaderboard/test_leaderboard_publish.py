@@ -110,3 +110,45 @@ def test_a_printed_record_with_its_verdict_loads_too(tmp_path):
     publish([(record(), path)], tmp_path / "board")
     [found] = published(tmp_path / "board" / "records").values()
     assert found.valid is False
+
+
+def screened(values):
+    values["screening"] = {"auroc": 0.5, "false_positive_rate": 0.1, "clean": 1, "attacked": 1}
+
+
+ODD = {
+    "more successes than trials": lambda values: values["asr"].update(successes=101),
+    "asr.successes": lambda values: values["asr"].update(successes=-1),
+    "asr.trials": lambda values: values["asr"].update(successes=0, trials=0),
+    "more poisons": lambda values: values["poison"].update(neutralized=999),
+    "auroc and asr_at_threshold": screened,
+    "auroc and average_precision": lambda values: values.update(
+        detection={"auroc": 0.5, "removed": 1, "removed_poisons": 1}
+    ),
+    "must have a validation_accuracy": lambda values: values.update(frontier=[{"name": "lr 1"}]),
+    "must have asr and base": lambda values: values.update(
+        frontier=[{"name": "lr 1", "validation_accuracy": 0.5, "asr": 0.5}]
+    ),
+    "config.tier": lambda values: values["config"].update(tier="x"),
+    "not Unicode": lambda values: values["attack"].update(title="\ud800"),
+}
+
+
+@pytest.mark.parametrize("complaint", ODD)
+def test_numbers_that_cannot_be_are_refused_by_file_and_field(tmp_path, complaint):
+    values = json.loads(record().model_dump_json(exclude={"valid"}))
+    ODD[complaint](values)
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=complaint) as caught:
+        publish([(record(), path)], tmp_path / "board")
+    assert str(path) in str(caught.value)
+
+
+def test_a_record_by_any_other_name_is_still_linked(tmp_path):
+    out = tmp_path / "board"
+    publish([stored(record(), tmp_path / "runs")], out)
+    [copy] = (out / "records").iterdir()
+    copy.rename(copy.with_name("a#b?c.json"))
+    page = publish([], out)
+    assert 'href="records/a%23b%3Fc.json"' in page.read_text()

@@ -31,3 +31,17 @@ def test_a_budget_that_is_not_the_usual_one_has_a_row_of_its_own_that_says_so(tm
         "`backdoor_badnet` (vegetable, rate=0.003)",
     ]
     assert [row[3].split(" =")[0] for row in found] == ["180/200", "20/100"]
+
+
+def test_an_attack_that_does_not_work_has_its_gain_in_brackets(tmp_path: Path) -> None:
+    weak, defended = ran(asr=(5, 100)), ran(defense="roclip", asr=(3, 100))
+    assert [row[5] for row in shown(tmp_path / "board", weak, defended)] == ["(+0.030)", "(+0.010)"]
+
+
+def test_another_recipe_has_a_row_of_its_own(tmp_path: Path) -> None:
+    short = ran(asr=(1, 100), settings={"recipe.epochs": 1}, finished="2026-11-29T00:00:00+00:00")
+    found = shown(tmp_path / "board", ran(asr=(90, 100)), short)
+    assert {row[0]: row[3].split(" =")[0] for row in found} == {
+        "`backdoor_badnet` (vegetable)": "90/100",
+        "`backdoor_badnet` (vegetable, recipe.epochs=1)": "1/100",
+    }

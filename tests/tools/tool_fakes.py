@@ -57,7 +57,7 @@ def ran(
         zero_shot={"task": Accuracy(top1=top1, top5=1, n=100, low=0, high=1)} if done else {},
         linear_probe={"task": ProbeAccuracy(top1=0.6, n=100, low=0, high=1, untrained=0.2)} if done else {},
         poison=PoisonCount(count=100, rate=0.01, neutralized=neutralized) if done else None,
-        detection=None if auroc is None else Detection(auroc=auroc, removed=0, removed_poisons=0),
+        detection=None if auroc is None else Detection(auroc=auroc, average_precision=auroc, removed=0, removed_poisons=0),
         cost=_cost(60.0) if done else None,
         headline="task",
         config=cell.model_dump(mode="json"),
