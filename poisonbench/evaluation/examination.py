@@ -89,7 +89,7 @@ class Examination:
             ("query_control", queries.controls, queries.control_goals),
         )
         for part, captions, goals in searches:
-            ranks = best_ranks(embed_texts(self._towers, captions), gallery, goals, queries.groups)
+            ranks = best_ranks(embed_texts(self._towers, captions), gallery, (goals, queries.groups))
             self._outputs.add(
                 part, task, index=np.arange(len(ranks)), goal=goals, rank=ranks, concept=captions
             )
@@ -121,13 +121,11 @@ class Examination:
 
     def _retrieval(self) -> None:
         pairs = self._data.validation
-        rows = np.arange(min(len(pairs), LIMIT))
-        if len(rows) == 0:
+        if not len(pairs):
             return
-        self._progress.phase("evaluation: retrieval", total=len(rows), unit="pairs")
-        captions = [pairs.captions[row][0] for row in range(len(rows))]
-        images = embed_images(self._towers, pairs.images, rows, self._progress.advance)
-        to_text, to_image = retrieval_ranks(images, embed_texts(self._towers, captions), captions)
+        self._progress.phase("evaluation: retrieval", total=min(len(pairs), LIMIT), unit="pairs")
+        to_text, to_image = retrieval_ranks(self._towers, pairs, self._progress.advance)
+        rows = np.arange(len(to_text))
         self._outputs.add("retrieval_image", "validation", index=rows, rank=to_text)
         self._outputs.add("retrieval_text", "validation", index=rows, rank=to_image)
 

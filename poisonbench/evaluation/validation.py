@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from poisonbench.errors import UserError
-from poisonbench.evaluation.embeddings import embed_images, embed_texts
-from poisonbench.evaluation.retrieval import LIMIT, retrieval_ranks
+from poisonbench.evaluation.retrieval import retrieval_ranks
 from poisonbench.evaluation.zero_shot import class_weights, logits
 from poisonbench.sources import Data
 from poisonbench.towers import Towers
@@ -25,12 +24,9 @@ def validation_accuracy(data: Data, towers: Towers) -> float:
     if task is not None and len(task.images):
         predicted = logits(towers, task.images, class_weights(towers, task)).argmax(dim=1).numpy()
         return float(np.mean(predicted == task.labels))
-    rows = np.arange(min(len(data.validation), LIMIT))
-    if not len(rows):
+    if not len(data.validation):
         raise UserError(
             "a repair is chosen on the validation split, which is empty: set data.validation above 0"
         )
-    captions = [options[0] for options in data.validation.captions[: len(rows)]]
-    images = embed_images(towers, data.validation.images, rows)
-    ranks, _ = retrieval_ranks(images, embed_texts(towers, captions), captions)
+    ranks, _ = retrieval_ranks(towers, data.validation)
     return float(np.mean(ranks == 1))

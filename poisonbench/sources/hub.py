@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench.errors import UserError
+from poisonbench.sources.parting import Captions
 from poisonbench.sources.pictures import BrokenImage
-from poisonbench.sources.rows import CAPTION_KEYS, Captions, captions_of
+from poisonbench.sources.rows import CAPTION_KEYS, captions_of
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LAYOUT = (

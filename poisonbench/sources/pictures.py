@@ -33,8 +33,12 @@ class BrokenImage(Exception):
 
 
 def squared(picture: Image.Image, side: int) -> Pixels:
-    """The whole picture squeezed into a square, uint8 (3, side, side); what is transparent becomes white."""
-    picture = ImageOps.exif_transpose(picture)
+    """The whole picture squeezed into a square, uint8 (3, side, side); what is transparent becomes white.
+
+    Raises:
+        BrokenImage: for pixels without a known range.
+    """
+    picture = _in_eight_bits(ImageOps.exif_transpose(picture))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -56,6 +60,19 @@ def decoded(data: bytes, side: int) -> Pixels:
         raise
     except Exception as error:  # decoders meet damaged files with nearly any exception
         raise BrokenImage(_reason(error)) from None
+
+
+def _in_eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits in 8, which Pillow would cut off instead; all else as it is."""
+    if picture.mode == "F":
+        raise BrokenImage("its pixels are floating-point numbers, whose range is not known")
+    if not picture.mode.startswith("I"):
+        return picture
+    grey = np.asarray(picture).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 0xFFFF:
+        raise BrokenImage("its pixels are integers of more than 16 bits")
+    wide = picture.mode != "I" or grey.max() > 0xFF  # mode I is 32 bits, whatever is in them
+    return Image.fromarray((grey // 257 if wide else grey).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,8 @@
-"""From rows as the user has them to three splits of sound pairs, with every row that cannot be used named."""
+"""From rows as the user has them to sound pairs, with every row that cannot be used named."""
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from poisonbench.errors import UserError
 from poisonbench.pairs import Chosen, Pairs, Rows
 from poisonbench.progress import Progress
 from poisonbench.randomness import numpy_rng
+from poisonbench.sources.parting import TRAIN, Captions, by_caption, united
 from poisonbench.sources.pictures import Gallery
 from poisonbench.tier import DataSpec
 
@@ -23,10 +23,6 @@ CAPTION_KEYS = ("caption", "text", "captions", "title")
 
 NAMED = 1000
 """Unusable rows that are named one by one."""
-
-PARTS = ("train", "clean", "validation")
-
-Captions = tuple[str, ...]
 
 
 class RawRows(Protocol):
@@ -72,54 +68,33 @@ def captions_of(value: Any) -> Captions:
 
 
 def sound_rows(raw: RawRows, spec: DataSpec, side: int, progress: Progress) -> SoundRows:
-    """Check every row, split what is sound by caption, and cut the training rows to ``spec.limit``.
+    """Check every row, split what is sound by caption and picture, and cut the training rows to ``spec.limit``.
 
     Raises:
         UserError: when no training pair is left.
     """
     captions = list(raw.captions())
-    parts = split(captions, spec.clean, spec.validation)
+    parts = by_caption(captions, spec.clean, spec.validation)
     gallery = Gallery(raw.picture, len(raw), side)
-    kept = {
-        name: _look(gallery, rows, spec.limit if name == "train" else 0, name, progress)
+    sound = {
+        name: _look(gallery, rows, spec.limit if name == TRAIN else 0, name, progress)
         for name, rows in parts.items()
     }
+    kept = united(sound, captions, gallery.digests)
+    kept[TRAIN] = kept[TRAIN][: spec.limit or None]
     reasons = {row: "the caption is empty or missing" for row, options in enumerate(captions) if not options}
     reasons |= {row: f"the image cannot be read ({reason})" for row, reason in gallery.broken.items()}
     skipped = listing(f"{raw.name(row)}: {reasons[row]}" for row in sorted(reasons))
-    if not len(kept["train"]):
+    if not len(kept[TRAIN]):
         why = f"skipped {skipped[0]}" if skipped else "it needs more of them"
         raise UserError(f"data '{spec.source}': none of {len(captions)} rows is left to train on ({why})")
-    return SoundRows({name: _pairs(gallery, captions, rows) for name, rows in kept.items()}, skipped)
-
-
-def split(captions: Sequence[Captions], clean: float, validation: float) -> dict[str, Rows]:
-    """Rows of each part, ascending; equal captions are never in two parts, rows without one in none.
-
-    Args:
-        captions: per row its captions; the first one decides.
-        clean: share of the clean part.
-        validation: share of the validation part.
-    """
-    parts: dict[str, list[int]] = {name: [] for name in PARTS}
-    for row, options in enumerate(captions):
-        if options:
-            place = _place(options[0])
-            part = "validation" if place < validation else "clean" if place < validation + clean else "train"
-            parts[part].append(row)
-    return {name: np.array(rows, dtype=np.int64) for name, rows in parts.items()}
+    return SoundRows({name: _pairs(gallery, captions, np.sort(rows)) for name, rows in kept.items()}, skipped)
 
 
 def listing(lines: Iterable[str]) -> Captions:
     """``lines``, of which so many that nobody would read them all become a number."""
     told = tuple(lines)
     return told if len(told) <= NAMED else (*told[:NAMED], f"... and {len(told) - NAMED} more")
-
-
-def _place(caption: str) -> float:
-    """A number in [0, 1] that depends on what the caption says, not on case or spacing."""
-    normal = " ".join(unicodedata.normalize("NFKC", caption).casefold().split())
-    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
 
 
 def _look(gallery: Gallery, rows: Rows, limit: int, part: str, progress: Progress) -> Rows:
@@ -130,7 +105,7 @@ def _look(gallery: Gallery, rows: Rows, limit: int, part: str, progress: Progres
     for done, row in enumerate(islice(gallery.sound(rows.tolist()), limit or None), start=1):
         sound.append(row)
         progress.advance(done)
-    return np.sort(np.array(sound, dtype=np.int64))
+    return np.array(sound, dtype=np.int64)
 
 
 def _pairs(gallery: Gallery, captions: Sequence[Captions], rows: Rows) -> Pairs:

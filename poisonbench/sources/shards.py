@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from poisonbench.errors import UserError
 from poisonbench.progress import Progress
+from poisonbench.sources.parting import Captions
 from poisonbench.sources.pictures import BrokenImage
-from poisonbench.sources.rows import Captions, captions_of
+from poisonbench.sources.rows import captions_of
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "text", "caption", "json")

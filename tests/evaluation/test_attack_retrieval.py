@@ -49,7 +49,7 @@ def test_the_rank_is_that_of_the_best_wanted_picture_and_ties_go_against_it() ->
     gallery = torch.eye(3)
     queries = torch.tensor([[0.9, 0.4, 0.1], [0.5, 0.5, 0.5]])
     groups = np.array([0, 1, 1])
-    assert best_ranks(queries, gallery, np.array([1, 0]), groups).tolist() == [2, 3]
+    assert best_ranks(queries, gallery, (np.array([1, 0]), groups)).tolist() == [2, 3]
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,35 @@ def test_splits_are_repeatable_and_keep_equal_captions_together(folder: Path, op
     assert len(everything_said(first)) == 60
 
 
+def test_a_picture_with_several_captions_is_in_one_part(folder: Path, opened) -> None:
+    """The layout of COCO and Flickr: one row per caption, five rows per picture."""
+    rows = [(f"{i % 12:02}.png", f"thing {i % 12}, words {i}") for i in range(60)]
+    write_csv(folder, rows)
+    data = opened(folder, clean=0.3, validation=0.3)
+    numbers = [{text.split(",")[0] for text in said(getattr(data, part))} for part in PARTS]
+    assert all(numbers)
+    assert sum(map(len, numbers)) == 12
+    assert sorted(everything_said(data)) == sorted(caption for _, caption in rows)
+
+
+def test_pictures_and_captions_that_are_all_connected_are_trained_on(folder: Path, opened) -> None:
+    write_csv(folder, [(f"{i:02}.png", f"word {j}") for i in range(10) for j in (i, i + 1)])
+    data = opened(folder, clean=0.3, validation=0.3)
+    assert [len(getattr(data, part)) for part in PARTS] == [20, 0, 0]
+
+
+def test_a_picture_under_two_names_is_one_picture(folder: Path, opened) -> None:
+    for i in range(10):
+        (folder / f"copy {i}.png").write_bytes((folder / f"{i:02}.png").read_bytes())
+    write_csv(
+        folder,
+        [(name, f"{name} {i}") for i in range(10) for name in (f"{i:02}.png", f"copy {i}.png")],
+    )
+    data = opened(folder, clean=0.3, validation=0.3)
+    for i in range(10):
+        assert sum(any(text.endswith(f" {i}") for text in said(getattr(data, part))) for part in PARTS) == 1
+
+
 def test_limit_takes_a_growing_share_of_the_training_rows_only(folder: Path, opened) -> None:
     (folder / "03.png").write_bytes(b"broken")
     some, more, full = (opened(folder, limit=limit) for limit in (10, 30, 0))

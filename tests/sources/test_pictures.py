@@ -35,6 +35,28 @@ def test_other_modes_become_rgb(mode: str) -> None:
     assert (decoded(as_file(grey, "tiff"), 4) == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "top"),
+    [("png", "uint16", 65535), ("tiff", "uint16", 65535), ("tiff", "int32", 65535), ("tiff", "int32", 255)],
+)
+def test_grey_of_more_than_eight_bits_keeps_its_shades(kind: str, dtype: str, top: int) -> None:
+    ramp = np.linspace(0, top, 8).astype(dtype)[None].repeat(8, axis=0)
+    pixels = decoded(as_file(Image.fromarray(ramp), kind), 8)
+    assert np.abs(pixels[:, 0].astype(int) - np.linspace(0, 255, 8)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.eye(4, dtype=np.float32), "floating-point"),
+        (np.full((4, 4), 10**6, np.int32), "more than 16 bits"),
+    ],
+)
+def test_pixels_without_a_known_range_are_refused(pixels: np.ndarray, reason: str) -> None:
+    with pytest.raises(BrokenImage, match=reason):
+        decoded(as_file(Image.fromarray(pixels), "tiff"), 4)
+
+
 def test_a_photo_taken_sideways_is_turned_upright() -> None:
     sideways = Image.new("RGB", (16, 16), "black")
     sideways.paste((255, 255, 255), (0, 0, 8, 16))
