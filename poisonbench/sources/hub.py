@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LAYOUT = (
     "put a metadata.csv beside the images, with 'file_name,caption' as first line and then one line per image"
 )
+TRAIN_SPLIT = re.compile(r"train(ing)?([-_ ]?\d+)?", re.IGNORECASE)
+OTHER_SPLIT = re.compile(r"(val|valid|validation|dev|test|testing|eval)([-_ ]?\d+)?", re.IGNORECASE)
 HUB_COLUMNS = (*CAPTION_KEYS, "txt", "json")
 """Hub data sets made of web shards keep the names of the files in them."""
 
@@ -96,12 +99,15 @@ def open_hub(name: str) -> HubRows:
 
 
 def _metadata_files(folder: Path) -> list[Path]:
-    """The metadata files of the train split if the folder is divided into splits, else all of them."""
-    for root in (folder / "train", folder):
-        found = sorted(file for name in METADATA for file in root.rglob(name))
-        if found:
-            return found
-    return []
+    """The metadata files of the train split if the folder is divided into splits, else all of them but other splits'."""
+    files = sorted(file for name in METADATA for file in folder.rglob(name))
+    roots = {file: file.relative_to(folder).parts[0] for file in files if not _hidden(file, folder)}
+    train = [file for file, root in roots.items() if TRAIN_SPLIT.fullmatch(root)]
+    return train or [file for file, root in roots.items() if not OTHER_SPLIT.fullmatch(root)] or list(roots)
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _loaded(source: str, mend: str, *args: Any, **options: Any) -> Any:

@@ -19,7 +19,7 @@ from poisonbench.sources.pictures import Gallery
 from poisonbench.tier import DataSpec
 
 CAPTION_KEYS = ("caption", "text", "captions", "title")
-"""Where captions are looked for; the first that is there counts."""
+"""Where captions are looked for; the first with a caption counts."""
 
 NAMED = 1000
 """Unusable rows that are named one by one."""
@@ -59,12 +59,26 @@ class SoundRows:
 
 
 def captions_of(value: Any) -> Captions:
-    """The captions in a cell, be it text, a list or a mapping with a caption key; tidied, without blanks."""
-    if isinstance(value, dict):
-        value = next((value[key] for key in CAPTION_KEYS if value.get(key) is not None), None)
-    options = value if isinstance(value, list | tuple) else [value]
-    texts = (" ".join(str(option).split()) for option in options if option is not None and option == option)
-    return tuple(dict.fromkeys(text for text in texts if text))
+    """The captions in a cell, be it text, a list or a mapping with a caption key, or one in the other; tidied, without blanks."""
+    return tuple(dict.fromkeys(_texts(value)))
+
+
+def _texts(value: Any) -> list[str]:
+    match value:
+        case dict():
+            found = (_texts(value.get(key)) for key in CAPTION_KEYS)
+            return next(filter(None, found), [])
+        case list() | tuple():
+            return [text for option in value for text in _texts(option)]
+        case bool():
+            return []
+        case float() if value.is_integer():  # a column of numbers with a blank in it
+            return [str(int(value))]
+        case int() | float() if value == value:
+            return [str(value)]
+        case str():
+            return list(filter(None, [" ".join(value.split())]))
+    return []
 
 
 def sound_rows(raw: RawRows, spec: DataSpec, side: int, progress: Progress) -> SoundRows:

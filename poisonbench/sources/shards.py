@@ -116,33 +116,66 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _samples(shard: Path) -> dict[str, Sample]:
-    found: dict[str, Sample] = {}
+    """The samples of a shard by name; a name that returns, as where shards were joined, gets a number."""
+    keyed: dict[str, list[Sample]] = {}
+    dotted: dict[str, list[Sample]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                if member.isfile() and not path.name.startswith("."):
-                    stem, _, ending = path.name.partition(".")
-                    _add(found, str(path.with_name(stem)), ending.lower(), member, tar)
+                if not member.isfile() or path.name.startswith("."):
+                    continue
+                stem, _, ending = path.name.partition(".")
+                if not _add(keyed, str(path.with_name(stem)), ending, member, tar):
+                    _add(dotted, str(path.with_suffix("")), path.suffix[1:], member, tar)
+            _check_end(shard, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"--data: shard {shard} is no intact, uncompressed tar file ({error})") from None
-    return found
+    found = {**{name: own for name, own in dotted.items() if _whole(own[0])}, **keyed}
+    return {
+        name if not number else f"{name} ({number + 1})": sample
+        for name, samples in found.items()
+        for number, sample in enumerate(samples)
+    }
+
+
+def _check_end(shard: Path, offset: int) -> None:
+    """Raise ReadError unless nothing but zeros, and some of them, follows the last member: tarfile takes any end for the end."""
+    with shard.open("rb") as file:
+        file.seek(offset)
+        if len(rest := file.read(tarfile.RECORDSIZE)) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it was cut off: its end is missing")
+        while rest:
+            if rest.count(0) != len(rest):
+                raise tarfile.ReadError(f"it is damaged at byte {offset}, or another tar file follows there")
+            rest = file.read(1 << 20)
+
+
+def _whole(sample: Sample) -> bool:
+    """Whether a name with dots in it is a pair's, and not that of a further file of a pair (``a.seg.png``)."""
+    return sample.image != NOWHERE and bool(sample.captions)
 
 
 def _add(
-    found: dict[str, Sample], name: str, ending: str, member: tarfile.TarInfo, tar: tarfile.TarFile
-) -> None:
+    found: dict[str, list[Sample]], name: str, ending: str, member: tarfile.TarInfo, tar: tarfile.TarFile
+) -> bool:
+    """Put an image or a caption to its sample; False if the file is neither."""
+    ending = ending.lower()
     if ending not in (*IMAGES, *TEXTS):
-        return
-    sample = found.setdefault(name, Sample())
+        return False
+    samples = found.setdefault(name, [Sample()])
+    taken = samples[-1].image != NOWHERE if ending in IMAGES else ending in samples[-1].captions
+    if taken:
+        samples.append(Sample())
     if ending in IMAGES:
-        sample.image = Place(member.offset_data, member.size)
+        samples[-1].image = Place(member.offset_data, member.size)
     elif file := tar.extractfile(member):
-        sample.captions[ending] = _parsed(file.read(), ending)
+        samples[-1].captions[ending] = _parsed(file.read(), ending)
+    return True
 
 
 def _parsed(data: bytes, ending: str) -> Captions:
-    text = data.decode("utf-8", errors="replace")
+    text = data.decode("utf-8-sig", errors="replace")
     if ending != "json":
         return captions_of(text)
     try:

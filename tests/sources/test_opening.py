@@ -78,11 +78,25 @@ def test_words_like_test_in_file_names_do_not_hide_rows(tmp_path: Path, opened) 
     assert sorted(everything_said(opened(box, clean=0, validation=0))) == ["a fox", "a hen"]
 
 
-def test_of_a_folder_divided_into_splits_only_train_is_read(tmp_path: Path, opened) -> None:
-    for part in ("train", "test"):
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        (("train", "test"), {"train"}),
+        (("training", "testing"), {"training"}),
+        (("train2014", "train_2", "val2014"), {"train2014", "train_2"}),
+        (("web", "test"), {"web"}),
+        (("test",), {"test"}),
+        (("web", ".backup"), {"web"}),
+    ],
+)
+def test_of_a_folder_divided_into_splits_only_train_is_read(
+    tmp_path: Path, opened, parts: tuple[str, ...], read: set[str]
+) -> None:
+    for part in parts:
         write_images(tmp_path / "box" / part, ["a.png"])
         write_csv(tmp_path / "box" / part, [("a.png", f"a {part} fox")])
-    assert everything_said(opened(tmp_path / "box", clean=0, validation=0)) == ["a train fox"]
+    data = opened(tmp_path / "box", clean=0, validation=0)
+    assert set(everything_said(data)) == {f"a {part} fox" for part in read}
 
 
 def test_unusable_rows_are_named_and_the_rest_is_used(folder: Path, opened) -> None:

@@ -1,4 +1,6 @@
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,58 @@ def test_missing_or_damaged_shards_are_named(tmp_path: Path, shards: str, messag
 def test_remote_shards_are_refused() -> None:
     with pytest.raises(UserError, match="download the shards"):
         open_data(DataSpec(source="wds:https://example.org/{0..9}.tar"), SIDE)
+
+
+def test_names_with_dots_are_pairs_unless_they_are_further_files_of_one(tmp_path: Path) -> None:
+    dotted = {"img.0001.png": encoded(1), "img.0001.txt": b"a fox"}
+    further = {"x.png": encoded(2), "x.seg.png": encoded(3), "x.txt": b"a hen"}
+    write_tar(tmp_path / "a.tar", dotted | further)
+    data = opened(tmp_path, "a.tar")
+    assert sorted(said(data.train)) == ["a fox", "a hen"]
+    assert data.skipped == ()
+
+
+def test_a_name_that_returns_is_another_pair(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in (1, 2):
+            for ending, content in (("png", encoded(number)), ("txt", f"thing {number}".encode())):
+                member = tarfile.TarInfo(f"x.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    data = opened(tmp_path, "a.tar")
+    assert said(data.train) == ["thing 1", "thing 2"]
+    assert np.array_equal(pictures(data.train), np.stack([squared(drawing(n), SIDE) for n in (1, 2)]))
+
+
+def spoiled(whole: bytes, how: str) -> bytes:
+    third = whole.index(b"2.png")
+    return {
+        "cut before a header": whole[:third],
+        "cut in a header": whole[: third + 100],
+        "a damaged header": whole[:third] + b"\xff" * 200 + whole[third + 200 :],
+        "two in one": whole + whole,
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["cut before a header", "cut in a header", "a damaged header", "two in one"])
+def test_a_shard_of_which_the_rest_would_be_lost_is_refused(tmp_path: Path, how: str) -> None:
+    files = {f"{n}.{end}": data for n in range(4) for end, data in (("png", encoded(n)), ("txt", b"a fox"))}
+    write_tar(tmp_path / "a.tar", files)
+    (tmp_path / "a.tar").write_bytes(spoiled((tmp_path / "a.tar").read_bytes(), how))
+    with pytest.raises(UserError, match=r"a\.tar is no intact"):
+        opened(tmp_path, "a.tar")
+
+
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        ({"captions": [{"caption": "a fox", "id": 7}, {"caption": "a red fox"}]}, ("a fox", "a red fox")),
+        ({"caption": "", "text": "a fox"}, ("a fox",)),
+        ({"caption": {"text": "a fox"}}, ("a fox",)),
+        ({"caption": False, "title": 3.0}, ("3",)),
+    ],
+)
+def test_captions_are_found_inside_json(tmp_path: Path, content: object, captions: tuple[str, ...]) -> None:
+    data = b"\xef\xbb\xbf" + json.dumps(content).encode()
+    write_tar(tmp_path / "a.tar", {"x.png": encoded(1), "x.json": data})
+    assert opened(tmp_path, "a.tar").train.captions == [captions]
