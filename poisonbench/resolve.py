@@ -62,11 +62,19 @@ def resolve(request: Request) -> list[Cell]:
     tier = _tier(request, settings)
     attacks = _plugins("attack", request.attacks, tier.attacks, settings["attack"], tier.name)
     defenses = _plugins("defense", request.defenses, tier.defenses, settings["defense"], tier.name)
-    device = _device(request.device)
+    device, data = _device(request.device), _data(tier)
     # Plugins' fields are resolved now, and prose decides nothing: left in, they would change every identity.
     tier = tier.model_copy(update={"attacks": {}, "defenses": {}, "summary": ""})
     return [
-        Cell(attack=attack, defense=defense, tier=tier, seed=seed, device=device, source=source_hash(a, d))
+        Cell(
+            attack=attack,
+            defense=defense,
+            tier=tier,
+            data=data,
+            seed=seed,
+            device=device,
+            source=source_hash(a, d),
+        )
         for a, attack in attacks
         for d, defense in defenses
         for seed in dict.fromkeys(request.seeds)
@@ -103,6 +111,12 @@ def _tier(request: Request, settings: Mapping[str, Mapping[str, Any]]) -> Tier:
             f"tier '{tier.name}' has no data of its own; give it some, as in --data path/to/folder"
         )
     return tier
+
+
+def _data(tier: Tier) -> str:
+    from poisonbench.sources.stamp import stamp
+
+    return stamp(tier.data)
 
 
 def _plugins(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from poisonbench.cell import without_places
 from poisonbench.records import PluginUse, Record
 
 # Prose, and plugin defaults that the plugins' resolved configurations already hold.
@@ -32,7 +33,7 @@ def scale(record: Record) -> dict[str, Any]:
 
 def scale_key(record: Record) -> str:
     """The identity of a board: a tier's name, and what it was on that day."""
-    return canonical([record.tier, scale(record)])
+    return canonical([record.tier, without_places(scale(record))])
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:

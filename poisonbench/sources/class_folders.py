@@ -58,7 +58,7 @@ def open_class_folders(path: str, side: int, spare: bool, progress: Progress) ->
         raise UserError(
             f"--eval folder:{path} does not exist; give a folder that holds one folder of images per class"
         )
-    files = _files(folder)
+    files = picture_files(folder)
     gallery = Gallery(lambda number: files[number].read_bytes(), len(files), side)
     found = _labelled(folder, files, gallery, progress)
     skipped = listing(
@@ -79,7 +79,8 @@ def open_class_folders(path: str, side: int, spare: bool, progress: Progress) ->
     return EvaluationSet((_task(name, judged),), targets, skipped, fingerprint)
 
 
-def _files(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in the folders of a folder, sorted; hidden ones are none."""
     shown = (file for file in folder.glob("*/**/*") if file.suffix.lower() in ENDINGS and file.is_file())
     return sorted(
         file for file in shown if not any(part.startswith(".") for part in file.relative_to(folder).parts)

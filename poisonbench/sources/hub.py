@@ -79,7 +79,7 @@ def open_folder(path: str) -> HubRows:
         problem = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"--data {path} {problem}; give a folder, hf:NAME, wds:SHARDS or clipart")
     folder = folder.resolve()
-    files = _metadata_files(folder)
+    files = metadata_files(folder)
     if not files:
         raise UserError(f"--data {path} has no captions; {LAYOUT}")
     # Named one by one: patterns over the whole folder would sort images into splits by words in their names.
@@ -98,7 +98,7 @@ def open_hub(name: str) -> HubRows:
     return _hub_rows(dataset, f"hf:{name}", "choose a data set of image-caption pairs", None)
 
 
-def _metadata_files(folder: Path) -> list[Path]:
+def metadata_files(folder: Path) -> list[Path]:
     """The metadata files of the train split if the folder is divided into splits, else all of them but other splits'."""
     files = sorted(file for name in METADATA for file in folder.rglob(name))
     roots = {file: file.relative_to(folder).parts[0] for file in files if not _hidden(file, folder)}

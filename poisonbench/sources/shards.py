@@ -92,10 +92,15 @@ def open_shards(pattern: str, progress: Progress) -> ShardRows:
     Raises:
         UserError: when a shard is missing, remote or no tar file.
     """
-    return ShardRows(_expanded(pattern), progress)
+    return ShardRows(shard_files(pattern), progress)
 
 
-def _expanded(pattern: str) -> list[Path]:
+def shard_files(pattern: str) -> list[Path]:
+    """The shards that ``pattern`` names.
+
+    Raises:
+        UserError: when one is missing or remote.
+    """
     from webdataset.shardlists import expand_urls
 
     if "://" in pattern or pattern.startswith("pipe:"):
