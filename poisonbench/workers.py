@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from poisonbench.attempt import Trial, Verdict, Watch, attempt, finished, settle
+from poisonbench.birth import born
 from poisonbench.cell import Cell
 from poisonbench.desk import Desk
 from poisonbench.errors import UserError
@@ -53,15 +54,21 @@ def in_processes(
                 if not force and finished(store, cell):
                     yield cell, Verdict("already done")
                     continue
-                worker = Worker.start(cell, store, watch, force, trial)
+                seat = next(n for n in count() if n not in {worker.seat for worker in running.values()})
+                worker = Worker.start(cell, store, watch, force, trial, seat)
                 running[worker.connection] = worker
-            for connection in wait(list(running), PATIENCE if waiting else None):
+            for connection in wait(list(running), PATIENCE if waiting else None) if running else ():
                 assert isinstance(connection, Connection)
                 worker = running[connection]
-                if (verdict := worker.hear(store, force)) is not None:
-                    del running[connection]
-                    worker.process.join()
+                verdict = worker.hear()
+                if verdict is None and not worker.dead:
+                    continue
+                del running[connection]
+                worker.process.join()
+                if verdict or (verdict := worker.buried(store, force)):
                     yield worker.cell, verdict
+                else:
+                    waiting.append(worker.cell)
     finally:
         for worker in running.values():
             worker.process.terminate()
@@ -87,35 +94,41 @@ class Worker:
     process: BaseProcess
     connection: Connection
     progress: Progress
+    seat: int
+    dead: bool = False
 
     @classmethod
-    def start(cls, cell: Cell, store: Store, watch: Watch, force: bool, trial: Trial) -> Worker:
-        """Start a process for ``cell``."""
+    def start(cls, cell: Cell, store: Store, watch: Watch, force: bool, trial: Trial, seat: int) -> Worker:
+        """Start a process for ``cell``; ``seat`` is a number that no other running one has."""
         context = get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         arguments = (cell.model_dump_json(), str(store.root), force, trial, theirs)
         process = context.Process(target=work, args=arguments)
-        with _birth(cell.tier.recipe.threads):
+        with born(cell, seat, hidden=trial.__module__ != "__main__"):
             process.start()
         theirs.close()  # the process has its own copy; ours would hide that it ended
-        return cls(cell, process, ours, watch.begin(cell))
+        return cls(cell, process, ours, watch.begin(cell), seat)
 
-    def hear(self, store: Store, force: bool) -> Verdict | None:
+    def hear(self) -> Verdict | None:
         """Take one message; a verdict if the cell has ended."""
         try:
             kind, *values = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
-            self.process.join()
-            died = partial(_fail, self.process.exitcode or 0)
-            return attempt(
-                self.cell, store, Progress(), lambda: not force and finished(store, self.cell), died
-            )
+            self.dead = True
+            return None
         if kind == "stop":
             raise UserError(values[0])
         if kind == "verdict":
             return Verdict(*values)
         getattr(self.progress, kind)(*values)
         return None
+
+    def buried(self, store: Store, force: bool) -> Verdict | None:
+        """The verdict on a process that died without one, or None if another runner has taken its cell up."""
+        if store.is_claimed(self.cell):
+            return None
+        died = partial(_fail, self.process.exitcode or 0)
+        return attempt(self.cell, store, Progress(), lambda: not force and finished(store, self.cell), died)
 
     def stop(self) -> None:
         """Wait for a terminated process to clean up, but not for ever."""
@@ -168,21 +181,3 @@ def _fail(exitcode: int, cell: Cell, desk: Desk, progress: Progress) -> NoReturn
         hint = "; it may have run out of memory" if name == "SIGKILL" else ""
         raise Killed(f"its process was killed by {name}{hint}")
     raise Killed(f"its process ended with exit code {exitcode}")
-
-
-@contextmanager
-def _birth(threads: int) -> Iterator[None]:
-    """What a process must be born with: a number of threads, before it imports torch, and deafness to Ctrl-C.
-
-    The parent hears Ctrl-C and stops the processes in order.
-    """
-    threads_before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    heard_before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard_before)
-        del os.environ["OMP_NUM_THREADS"]
-        if threads_before is not None:
-            os.environ["OMP_NUM_THREADS"] = threads_before
