@@ -24,7 +24,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair}: write FIELD=VALUE, for example recipe.epochs=20")
         try:
             found[path.strip()] = yaml.safe_load(text) if text.strip() else text
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date or a number and is none
             raise UserError(
                 f"--set {pair}: the value is not valid YAML; quote it or close its bracket"
             ) from None

@@ -104,6 +104,9 @@ def attempt(
             if disk_is_full(error):
                 raise store.unwritable(error) from None
             stored = failed(cell, error)
+            if finished(store, cell):
+                store.tidy(cell, checkpoints=False)
+                return Verdict("failed", f"{_verdict(stored, 'done').reason}; its earlier record stays")
         store.commit(cell, staged, stored)
     return _verdict(stored, "done")
 

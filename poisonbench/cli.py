@@ -232,7 +232,7 @@ def new() -> None:
     \b
     Examples:
       poisonbench new defense my_idea
-      pip install -e my_idea && poisonbench check my_idea
+      pip install -e my-idea && poisonbench check my_idea
     """
 
 

@@ -30,7 +30,7 @@ def open_board(total: int, quiet: bool = False) -> Iterator[Watch]:
     """Something to watch ``total`` cells with: silent, live, or line by line, as it fits standard error."""
     console = Console(stderr=True, highlight=False)
     if quiet:
-        yield Watch()
+        yield QuietBoard()
     elif console.is_terminal:
         with bars_on(console) as bars:
             yield LiveBoard(total, console, bars)
@@ -120,6 +120,14 @@ class Board(Watch):
 
     def _display(self, prefix: str) -> Progress:
         raise NotImplementedError
+
+
+class QuietBoard(Watch):
+    """Nothing but why an asked-for cell has no record."""
+
+    def refused(self, cell: Cell, reason: str) -> None:
+        """One line."""
+        _say(f"{label(cell)}: not run: {reason}")
 
 
 class PlainBoard(Board):

@@ -37,6 +37,14 @@ def write_atomically(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def put_in_place(folder: Path, place: Path) -> None:
+    """Rename a folder of finished files to ``place``, whole even if the power fails."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+    folder.rename(place)
+    _sync(place.parent)
+
+
 def draft_of(path: Path) -> Path:
     """Where ``write_loosely`` writes first: a name of its own, so that what a killed process left can be found."""
     return path.with_name(f"{DRAFT}{path.name.lstrip('.')}")

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from poisonbench.attempt import Trial, Verdict, Watch, finished, run_trial, settle
 from poisonbench.cell import Cell
 from poisonbench.errors import UserError
+from poisonbench.reading import problem
 from poisonbench.store import Store
 from poisonbench.twin import is_shared, twin_of
 from poisonbench.validity import UNDEFENDED
@@ -43,8 +44,11 @@ def run_grid(
         UserError: when no cell could be run because of the user's mistake, or nothing can be written.
     """
     verdicts: list[tuple[Cell, Verdict]] = []
-    left = [cell for cell in cells if force or not finished(store, cell)]
-    done, left = [cell for cell in cells if cell not in left], undefended_first([*left, *_twins(left, store)])
+    done: list[Cell] = []
+    left: list[Cell] = []
+    for cell in cells:
+        (done if not force and finished(store, cell) else left).append(cell)
+    left = undefended_first([*left, *_twins(left, store)])
     watch.expect(len(done) + len(left))
     for cell in done:
         store.sweep(cell)
@@ -55,7 +59,7 @@ def run_grid(
         for cell, verdict in _running(left, store, watch, workers, force, trial):
             verdicts.append((cell, verdict))
             watch.end(cell, verdict, None if verdict.word == "refused" else store.load(cell))
-    _report_refusals(verdicts, watch)
+    _report_refusals(verdicts, {cell.folder for cell in cells}, watch)
     return int(any(verdict.word in ("failed", "refused") for _, verdict in verdicts))
 
 
@@ -72,6 +76,9 @@ def _twins(cells: Sequence[Cell], store: Store) -> list[Cell]:
 
 
 def _is_there(twin: Cell, store: Store) -> bool:
+    """Whether others can start from the twin; one whose record is damaged is run again, or said to need it."""
+    if problem(store.path(twin)):
+        return False
     return finished(store, twin) and is_shared(store.folder(twin))
 
 
@@ -84,9 +91,10 @@ def _running(
         yield from in_processes(cells, store, watch, workers, force, trial)
 
 
-def _report_refusals(verdicts: Sequence[tuple[Cell, Verdict]], watch: Watch) -> None:
+def _report_refusals(verdicts: Sequence[tuple[Cell, Verdict]], asked: set[str], watch: Watch) -> None:
+    """Say what is wrong with each refused cell, or all at once if nothing that was asked for could be run."""
     refused = [(cell, verdict.reason) for cell, verdict in verdicts if verdict.word == "refused"]
-    if refused and len(refused) == len(verdicts):
+    if refused and asked <= {cell.folder for cell, _ in refused}:
         raise UserError("; ".join(dict.fromkeys(reason for _, reason in refused)))
     for cell, reason in refused:
         watch.refused(cell, reason)

@@ -158,6 +158,7 @@ def trained(name: str, candidate: Candidate, lab: Lab, towers: Towers) -> tuple[
         checkpoint=lab.checkpoints.within("repair").slot(name), optimizer_state=lab.optimizer_state,
         called=f"repair {name}",
     )  # fmt: skip
+    model.zero_grad()  # every candidate is kept to the end, its gradients need not be
     return model, run
 
 

@@ -58,6 +58,8 @@ def resolve(request: Request) -> list[Cell]:
     Raises:
         UserError: for an unknown name or field, a value of the wrong type, missing data or a missing device.
     """
+    if any(seed < 0 for seed in request.seeds):
+        raise UserError(f"seed {min(request.seeds)}: seeds are whole numbers from 0")
     settings = _by_section(request.settings)
     tier = _tier(request, settings)
     attacks = _plugins("attack", request.attacks, tier.attacks, settings["attack"], tier.name)

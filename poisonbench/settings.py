@@ -50,7 +50,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         owner = _owner(model, path[:-1])
         return f"unknown field '{name}'; {did_you_mean(path[-1], owner.model_fields)}"
-    return f"field '{name}': {message[:1].lower()}{message[1:]} (got {first['input']!r:.80})"
+    hint = (
+        """; text that looks like something else is quoted, as in '"no"'"""
+        if first["type"] == "string_type"
+        else ""
+    )
+    return f"field '{name}': {message[:1].lower()}{message[1:]} (got {first['input']!r:.80}){hint}"
 
 
 def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from poisonbench import claims
 from poisonbench.cell import Cell
 from poisonbench.desk import Desk
-from poisonbench.durable import DRAFT, write_atomically
+from poisonbench.durable import DRAFT, put_in_place, write_atomically
 from poisonbench.errors import UserError, one_line
 from poisonbench.plan import ENDS, Plan
 from poisonbench.reading import problem, read_record, readable
@@ -152,11 +152,15 @@ class Store:
             shutil.rmtree(self._checkpoints(cell), ignore_errors=True)
 
     def sweep(self, cell: Cell) -> None:
-        """Remove what a runner left of a finished ``cell`` that died when its record was in place but its work not over."""
-        self.tidy(cell, checkpoints=True)
-        if self._lock(cell).exists() and not self.is_claimed(cell):
-            with self.claimed(cell):  # a dead runner's lock is taken over, and gone afterwards
-                pass
+        """Remove what a runner left of a finished ``cell`` that died when its record was in place but its work not over.
+
+        Where nothing can be removed, it stays.
+        """
+        with suppress(OSError, UserError):
+            self.tidy(cell, checkpoints=True)
+            if self._lock(cell).exists() and not self.is_claimed(cell):
+                with self.claimed(cell):  # a dead runner's lock is taken over, and gone afterwards
+                    pass
 
     def commit(self, cell: Cell, staged: Path, stored: Stored) -> None:
         """Write the record, the last of the cell's files, and put the whole folder in its place.
@@ -169,7 +173,7 @@ class Store:
         with self._writing():
             write_atomically(staged / RECORD, stored.model_dump_json(indent=1) + "\n")
             shutil.rmtree(self.folder(cell), ignore_errors=True)
-            staged.rename(self.folder(cell))
+            put_in_place(staged, self.folder(cell))
         self.tidy(cell, checkpoints=stored.status == "done")
 
     def unwritable(self, error: Exception) -> UserError:

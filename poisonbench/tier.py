@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -19,6 +19,7 @@ from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import Settings, validated
 
 Precision = Literal["fp32", "bf16"]
+Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataSpec(Settings):
@@ -73,7 +74,7 @@ class Recipe(Settings):
     batch: int = Field(256, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Moment, Moment] = (0.9, 0.98)
     warmup: float = Field(0.05, ge=0, lt=1)
     precision: Precision = "bf16"
     images: ImageAugment = "flip"
@@ -127,7 +128,7 @@ def load_tier(name: str) -> Tier:
         raise UserError(f"unknown tier '{name}'; {did_you_mean(name, tier_names())}")
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"tier '{name}' is not valid YAML: {str(error).splitlines()[0]}") from None
     return validated(Tier, values if isinstance(values, dict) else {}, f"tier '{name}'")
 

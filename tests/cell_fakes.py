@@ -121,6 +121,19 @@ def disk_filling_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def picky_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    """Only undefended cells are to its taste."""
+    return (sharing_trial if cell.defense.name == "none" else refusing_trial)(cell, desk, progress)
+
+
+def overtaken_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
+    """While seed 0 is at work, another runner finishes seed 1."""
+    if cell.seed == 0:
+        [other] = cells(seeds=(1,))
+        keep(Store(desk.folder.parent), other, stored(other))
+    return good_trial(cell, desk, progress)
+
+
 def mixed_trial(cell: Cell, desk: Desk, progress: Progress) -> Stored:
     """By seed: 0 goes well, 1 is killed, 2 crashes, 3 is refused."""
     if cell.seed == 1:

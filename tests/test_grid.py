@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import cell_fakes as fakes
@@ -77,8 +79,7 @@ def test_a_finished_cell_is_not_run_again_unless_forced(store: Store) -> None:
     run(store, fakes.good_trial)
     status, diary = run(store, fakes.crashing_trial)
     assert (status, diary.ended) == (0, {0: ("already done", "done")})
-    status, diary = run(store, fakes.crashing_trial, force=True)
-    assert (status, diary.ended) == (1, {0: ("failed", "failed")})
+    assert run(store, fakes.crashing_trial, force=True)[0] == 1
 
 
 def test_a_crash_becomes_a_record_that_says_why_and_is_tried_again(store: Store) -> None:
@@ -115,6 +116,47 @@ def test_a_refused_repetition_leaves_the_old_record(store: Store) -> None:
     with pytest.raises(UserError):
         run(store, fakes.refusing_trial, force=True)
     assert store.need(cells()[0]).status == "done"
+
+
+def test_a_crashed_repetition_leaves_the_old_record(store: Store) -> None:
+    run(store, fakes.good_trial)
+    before = store.path(cells()[0]).read_bytes()
+    status, diary = run(store, fakes.crashing_trial, force=True)
+    assert (status, diary.ended) == (1, {0: ("failed", "done")})
+    assert store.path(cells()[0]).read_bytes() == before
+
+
+def test_a_runner_ends_when_another_has_finished_its_last_cells(store: Store) -> None:
+    diary = Diary()
+    assert run_grid(cells(seeds=(0, 1)), store, diary, trial=fakes.overtaken_trial) == 0
+    assert {seed: word for seed, (word, _) in diary.ended.items()} == {0: "done", 1: "already done"}
+
+
+def test_a_twin_with_a_damaged_record_is_named_and_run_again_by_force(store: Store) -> None:
+    undefended, repairing = twins()
+    settled(undefended, store, fakes.sharing_trial)
+    store.path(undefended).write_text("{")
+    with pytest.raises(UserError, match=undefended.folder):
+        run_grid([repairing], store, Diary(), trial=fakes.sharing_trial)
+    assert run_grid([repairing], store, Diary(), force=True, trial=fakes.sharing_trial) == 0
+
+
+def test_what_was_asked_for_and_refused_is_said_even_if_its_twin_ran(store: Store) -> None:
+    _, repairing = twins()
+    with pytest.raises(UserError, match="did you mean 'vegetable'"):
+        run_grid([repairing], store, Diary(), trial=fakes.picky_trial)
+
+
+def test_a_finished_folder_that_cannot_be_tidied_is_still_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, fakes.good_trial)
+
+    def forbidden(cell: Cell) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(store.plan, "forget", forbidden)
+    assert run(store, fakes.crashing_trial)[1].ended == {0: ("already done", "done")}
 
 
 def test_an_interruption_leaves_nothing_half_written(store: Store) -> None:
@@ -274,7 +316,7 @@ def test_a_worker_leaves_alone_what_another_runner_works_on(store: Store) -> Non
     with store.claimed(undefended):
         assert _next([undefended, repairing, other], [], store) == other
         assert _next([undefended, repairing], [], store) == undefended, "there is nothing else to do"
-    ours = Worker(undefended, None, None, Progress())  # type: ignore[arg-type]
+    ours = Worker(undefended, None, None, Progress(), 0)  # type: ignore[arg-type]
     assert _next([repairing, other], [ours], store) == other
     assert _next([repairing], [ours], store) is None
 

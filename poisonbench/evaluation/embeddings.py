@@ -23,10 +23,10 @@ def embed_images(
     Raises:
         FloatingPointError: if they are not finite.
     """
-    found = []
+    found, done = [], 0
     for part in np.array_split(rows, range(BATCH, len(rows), BATCH)):
         found.append(towers.encode_image(images.fetch(part)).cpu())
-        advance(len(part))
+        advance(done := done + len(part))
     return _finite(torch.cat(found))
 
 

@@ -73,7 +73,7 @@ def logits(
         images: a store, or uint8 (n, 3, side, side); at least one image.
         weights: (d, C) of ``class_weights``.
         batch: images per forward pass.
-        advance: told the number of images of each finished batch.
+        advance: told how many images are done.
 
     Raises:
         FloatingPointError: if the result is not finite, as after a run that diverged.
@@ -83,7 +83,7 @@ def logits(
     def loader() -> Iterator[tuple[Tensor, Tensor]]:
         for rows in np.array_split(np.arange(len(store)), range(batch, len(store), batch)):
             yield store.fetch(rows), torch.from_numpy(rows)
-            advance(len(rows))
+            advance(int(rows[-1]) + 1)
 
     found: Tensor
     found, _ = clip_benchmark().run_classification(towers, weights, loader(), towers.device.type, amp=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from small_bench import Bench, make_probe
 
 from poisonbench.errors import UserError
-from poisonbench.evaluation import evaluate
+from poisonbench.evaluation import embeddings, evaluate, examination
 from poisonbench.evaluation.measure import measure
 from poisonbench.evaluation.outputs import Outputs
 from poisonbench.evaluation.zero_shot import class_weights, logits
@@ -26,11 +27,13 @@ class Heard(Progress):
         self.notes: list[str] = []
 
     def phase(self, name: str, total: int = 0, unit: str = "pairs") -> None:
-        self.current = name
+        self.current, self._before = name, 0
         self.totals[name] = self.totals.get(name, 0) + total
 
     def advance(self, done: int) -> None:
-        self.done[self.current] = self.done.get(self.current, 0) + done
+        assert done > self._before, "a running total never falls"
+        self.done[self.current] = self.done.get(self.current, 0) + done - self._before
+        self._before = done
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -81,7 +84,9 @@ def test_networks_keep_their_mode_weights_and_statistics(bench: Bench) -> None:
     assert all(torch.equal(value, before[name]) for name, value in bench.towers.state_dict().items())
 
 
-def test_progress_hears_of_every_image_once(bench: Bench) -> None:
+def test_progress_hears_of_every_image_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "BATCH", 16)
+    monkeypatch.setattr(examination, "logits", partial(logits, batch=16))
     heard = Heard()
     evaluate(bench.towers, bench.untrained, bench.data, bench.probe, progress=heard)
     assert heard.done == heard.totals
