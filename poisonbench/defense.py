@@ -31,6 +31,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from poisonbench.errors import UserError
 from poisonbench.losses import clip_loss
 from poisonbench.pairs import Chosen, Pairs, Rows
 from poisonbench.settings import Presets, Settings, validated
@@ -290,3 +291,23 @@ class Defense(ABC):
     def screen(self, towers: Towers, lab: Lab) -> Screen | None:
         """At inference: a detector of attacked inputs, or None."""
         return None
+
+
+def check_track(plugin: type[Defense]) -> None:
+    """Check that a defence has what its track asks for, and nothing that would not be asked for.
+
+    Raises:
+        UserError: names the method.
+    """
+    track, name = plugin.card.track, plugin.__name__
+    if not plugin.card.acts_on_a_model:
+        return
+    for method in ("curate", "objective"):
+        if getattr(plugin, method) is not getattr(Defense, method):
+            raise UserError(
+                f"{name} defines {method}, but its track is '{track}', which takes the undefended model as it is; "
+                "leave it out, or choose the track pre-training or filter"
+            )
+    wanted = "repair" if track == "repair" else "screen"
+    if getattr(plugin, wanted) is getattr(Defense, wanted):
+        raise UserError(f"{name} has the track '{track}' and does not define {wanted}")

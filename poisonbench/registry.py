@@ -53,11 +53,15 @@ class Problem(NamedTuple):
 
 
 class Contract(NamedTuple, Generic[T]):
-    """What a plugin class must be: a subclass of ``base`` with a ``card`` and a ``Config`` of these types."""
+    """What a plugin class must be: a subclass of ``base`` with a ``card`` and a ``Config`` of these types.
+
+    ``further`` raises UserError for what else is wrong with it.
+    """
 
     base: type[T]
     card: type[BaseModel]
     config: type[BaseModel]
+    further: Callable[[type[T]], None] = lambda plugin: None
 
 
 class Registry(Generic[T]):
@@ -194,6 +198,7 @@ def check_class(plugin: type[T], contract: Contract[T]) -> None:
         raise UserError(f"{name} has no card; add 'card = {contract.card.__name__}(...)' to the class")
     if not (isinstance(config, type) and issubclass(config, contract.config)):
         raise UserError(f"{name}.Config is not a subclass of {contract.config.__name__}")
+    contract.further(plugin)
     check_defaults(config)
     check_presets(plugin, config)
 
@@ -261,6 +266,6 @@ def attack_contract() -> Contract[Attack]:
 
 def defense_contract() -> Contract[Defense]:
     """The classes that a defence builds on."""
-    from poisonbench.defense import Defense, DefenseCard, DefenseConfig
+    from poisonbench.defense import Defense, DefenseCard, DefenseConfig, check_track
 
-    return Contract(Defense, DefenseCard, DefenseConfig)
+    return Contract(Defense, DefenseCard, DefenseConfig, check_track)

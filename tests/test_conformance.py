@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe
+from poisonbench.attack import Attack, AttackCard, AttackConfig, Probe, Queries
 from poisonbench.conformance import Check, check_plugin, checks_for
 from poisonbench.conformance.data import digest, every, tiny_data
 from poisonbench.defense import (
@@ -181,9 +181,39 @@ class Scribbler(Square):
         return super().poison(pairs, assets, rng)
 
 
+class Remembering(Square):
+    """Paints the held-out images as it did when it chose the poisons, if it did."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        self.patch = Patch(pattern="white", box=Box(left=0.4, top=0.4, size=0.2))  # type: ignore[misc]
+        return super().poison(pairs, assets, rng)
+
+
+class Obstinate(Square):
+    """Poisons 16 rows whatever its rate, which can only be a small one."""
+
+    class Config(Square.Config):
+        rate: float = Field(0.02, gt=0, le=0.06)
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        return Square({"rate": 0.1}).poison(pairs, assets, rng)
+
+
+class Misasking(Square):
+    """Searches with two captions for one goal."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        task, one = assets.task, np.zeros(1, dtype=np.int64)
+        queries = Queries(task.images, task.labels, ["a widget", "widget"], one, ["a tool"], one)
+        return replace(super().probe(manifest, assets, rng), queries=queries)
+
+
 @pytest.mark.parametrize(
     ("plugin", "check", "message"),
     [
+        (Remembering, "keeps_nothing", "take all that probe needs from the configuration, the manifest"),
+        (Obstinate, "budget", "should poison about 8 rows, not 16"),
+        (Misasking, "searches", "1 groups or goals for 2 captions"),
         (Untitled, "complete", "Untitled has no docstring"),
         (DrawsElsewhere, "same_poisons", "draw only from the rng"),
         (DrawsForNothing, "other_seeds", "four seeds gave the same manifest"),
@@ -298,7 +328,7 @@ class Unsure(Objective):
         (Frozen, "reaches_both_towers", "no gradient ever reaches the text tower"),
         (Forgetful, "state_round_trip", "state_dict differs in bank"),
         (Stubborn, "state_round_trip", "something else than tensors: epoch"),
-        (Restless, "same_seed", "two runs with one seed differ"),
+        (Restless, "same_seed", "the losses differ"),
         (Absentminded, "resumes", "after an interruption the model's"),
         (Silent, "resumes", "after an interruption what epoch 2 reports"),
         (Endless, "trains", "the loss is not finite"),
@@ -350,9 +380,81 @@ class Misrepaired(Plain):
         return {"low": "objective"}  # type: ignore[dict-item]
 
 
+class Whimsical(Plain):
+    """Screens by the mood of the moment."""
+
+    def screen(self, towers: Towers, lab: Lab) -> Screen:
+        return Screen(score=lambda images: np.random.default_rng().random(len(images)), threshold=0.5)
+
+
+class Forgotten(Plain):
+    """Screens by what it saw when it curated, which another process may have done."""
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        self.seen = len(pairs)
+        return Curation()
+
+    def screen(self, towers: Towers, lab: Lab) -> Screen:
+        return Screen(score=lambda images: np.full(len(images), float(self.seen)), threshold=0.5)
+
+
+class Dicing(Plain):
+    """Scores rows by lot."""
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        return Curation(scores=np.random.default_rng().random(len(pairs)))
+
+
+class Gambling(Plain):
+    """Repairs with a learning rate by lot."""
+
+    def repair(self, lab: Lab) -> Mapping[str, Candidate]:
+        lr = lab.recipe.lr * (1 + np.random.default_rng().random())
+        return {"some": Candidate(Objective(), lab.recipe.model_copy(update={"lr": lr}))}
+
+
+class HalfRepaired(Plain):
+    """Repairs with a loss that counts its steps for nobody but itself."""
+
+    def repair(self, lab: Lab) -> Mapping[str, Candidate]:
+        return {"some": Candidate(Absentminded(), lab.recipe)}
+
+
+class Erasing(Plain):
+    """Blackens the pairs by which models are judged."""
+
+    def objective(self, lab: Lab) -> Objective:
+        store: Any = lab.validation.images
+        store.pixels[0] = 0
+        return Objective()
+
+
+class IdleObjective(Plain):
+    """Says that it repairs, and trains."""
+
+    card = DefenseCard(title="idle", paper="-", year=2026, track="repair", sees=("clean",))
+
+    def repair(self, lab: Lab) -> Mapping[str, Candidate]:
+        return {"some": Candidate(Objective(), lab.recipe)}
+
+
+class Unscreened(Defense):
+    """Says that it screens, and does not."""
+
+    card = DefenseCard(title="unscreened", paper="-", year=2026, track="screening")
+
+
 @pytest.mark.parametrize(
     ("plugin", "check", "message"),
     [
+        (Whimsical, "screens", "differ when it is asked for again"),
+        (Forgotten, "screens", "has no attribute 'seen'"),
+        (Dicing, "same_seed", "curate's scores differ"),
+        (Gambling, "repairs", "candidate 'some' has another recipe"),
+        (HalfRepaired, "repairs", "killed and taken up again, candidate 'some' ends otherwise"),
+        (Erasing, "keeps_data", "work on a copy"),
+        (IdleObjective, "complete", "IdleObjective defines objective, but its track is 'repair'"),
+        (Unscreened, "complete", "has the track 'screening' and does not define screen"),
         (Peeking, "sees_what_it_declares", "card does not declare it in `sees`"),
         (Unmeasured, "curates", "curate's scores have shape (3,), not (160,)"),
         (Loose, "unknown_field", "accepts the unknown field"),

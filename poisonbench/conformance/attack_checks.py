@@ -11,13 +11,14 @@ from poisonbench.conformance.check import Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
 from poisonbench.conformance.data import digest, every, tiny_data
 from poisonbench.errors import UserError
-from poisonbench.evaluation.attack_probe import check_probe
+from poisonbench.evaluation.attack_probe import check_probe, check_queries
 from poisonbench.manifest import Manifest
+from poisonbench.randomness import numpy_rng
 from poisonbench.sources import Data
 
 SIDES = (32, 64)
-RATE = 0.1
-"""The poison rate at which rows are counted: the default may come to less than one row of so few."""
+RATES = (0.1, 0.05, 0.02, 0.2)
+"""Poison rates at which rows are counted, the first that the attack takes: its default may be less than one row of so few."""
 
 
 def same_poisons(plugin: Plugin) -> None:
@@ -30,6 +31,17 @@ def same_poisons(plugin: Plugin) -> None:
         require(
             torch.equal(first.probe.controls, again.probe.controls), f"probe drew other controls {advice}"
         )
+
+
+def keeps_nothing(plugin: Plugin) -> None:
+    """Another instance makes the same probe from the manifest's file: poisons are drawn once for all defences."""
+    run = rehearsed(plugin)
+    read = Manifest.model_validate_json(run.manifest.model_dump_json(exclude_defaults=True))
+    again = plugin().probe(read, run.data.assets, numpy_rng("conformance", "probe", 0))
+    advice = "take all that probe needs from the configuration, the manifest and the data"
+    require((again is None) == (run.probe is None), f"there is a probe for one instance only; {advice}")
+    if again is not None and run.probe is not None:
+        require(torch.equal(again.images, run.probe.images), f"the probe's images differ; {advice}")
 
 
 def other_seeds(plugin: Plugin) -> None:
@@ -62,15 +74,23 @@ def budget(plugin: Plugin) -> None:
     expected = "none" if run.probe is None else "some"
     message = f"{len(run.edits)} rows are poisoned where there should be {expected}"
     require((run.probe is None) == (not run.edits), message)
-    if "rate" not in plugin.Config.model_fields:
+    rate = next((rate for rate in RATES if _takes(plugin, rate)), None)
+    if rate is None:
         return
-    try:
-        found = len(rehearse(plugin, rate=RATE).edits)
-    except UserError:  # a rate with other bounds
-        return
-    wanted = RATE * len(run.data.train)
-    message = f"rate {RATE} of {len(run.data.train)} pairs should poison about {wanted:.0f} rows, not {found}"
+    found, wanted = len(rehearse(plugin, rate=rate).edits), rate * len(run.data.train)
+    message = f"rate {rate} of {len(run.data.train)} pairs should poison about {wanted:.0f} rows, not {found}"
     require(abs(found - wanted) <= max(1, 0.15 * wanted), message)
+
+
+def _takes(plugin: Plugin, rate: float) -> bool:
+    """Whether the attack has a rate, and this one is within its bounds."""
+    if "rate" not in plugin.Config.model_fields:
+        return False
+    try:
+        plugin({"rate": rate})
+    except UserError:
+        return False
+    return True
 
 
 def clean_rows(plugin: Plugin) -> None:
@@ -132,6 +152,13 @@ def probe_shapes(plugin: Plugin) -> None:
         _require_images(probe.controls, m, side, "probe.controls")
         sizes = f"{n} goals, {len(probe.labels)} labels and {len(probe.concepts)} concepts"
         require(len(probe.labels) == len(probe.concepts) == n, f"the probe has {sizes}")
+
+
+def searches(plugin: Plugin) -> None:
+    """Its searches, if there are any, have a group for every picture and look for groups that pictures have."""
+    probe = rehearsed(plugin).probe
+    if probe is not None and probe.queries is not None:
+        check_queries(probe.queries)
 
 
 def goals_known(plugin: Plugin) -> None:
@@ -208,7 +235,7 @@ def _key(image: Tensor) -> bytes:
 CHECKS = [
     Check.of(verify)
     for verify in (
-        complete, config_round_trip, unknown_field, same_poisons, other_seeds, applies, budget, clean_rows,
-        pictures, boxes_survive, captions, probe_shapes, goals_known, goal_excluded, presets, keeps_data,
+        complete, config_round_trip, unknown_field, same_poisons, keeps_nothing, other_seeds, applies, budget, clean_rows,
+        pictures, boxes_survive, captions, probe_shapes, searches, goals_known, goal_excluded, presets, keeps_data,
     )
 ]  # fmt: skip

@@ -74,10 +74,12 @@ def tiny_data(side: int = 32, wanted: tuple[str, ...] = ()) -> Data:
 
 
 def digest(data: Data) -> str:
-    """A hash of every pixel and caption that a plugin can reach, to see whether it wrote on them."""
+    """A hash of everything that a plugin can reach, to see whether it wrote on it."""
     assert data.targets is not None
-    found = hashlib.sha256(repr([list(data.train.captions), list(data.clean.captions)]).encode())
-    for store in (data.train.images, data.clean.images, data.headline.images, data.targets.images):
+    splits, task, targets = (data.train, data.clean, data.validation), data.headline, data.targets
+    texts = [[list(pairs.captions) for pairs in splits], task.concepts, targets.concepts, targets.kinds]
+    found = hashlib.sha256(repr([texts, task.classes, task.words, task.labels.tolist()]).encode())
+    for store in (*(pairs.images for pairs in splits), task.images, targets.images):
         found.update(every(store).numpy().tobytes())
     return found.hexdigest()
 

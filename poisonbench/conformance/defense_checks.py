@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from poisonbench import repair
 from poisonbench.conformance.check import Broken, Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
 from poisonbench.conformance.data import digest, every, tiny_data
 from poisonbench.conformance.defense_rehearsal import (
     EPOCHS,
     interrupted,
+    later,
     rehearse,
     rehearsed,
+    repaired,
     tiny_lab,
     trained,
 )
 from poisonbench.defense import Candidate, Pass, Screen
 from poisonbench.training import state_of
+
+DRAWS = "draw only from lab.rng, lab.numpy_rng or batch.rng"
 
 
 def curates(plugin: Plugin) -> None:
@@ -72,10 +74,13 @@ def reaches_both_towers(plugin: Plugin) -> None:
 
 
 def same_seed(plugin: Plugin) -> None:
-    """The same seed gives the same losses, so that a cell can be repeated."""
-    first, again = trained(plugin).notes.losses, trained(plugin, rehearse).notes.losses
-    same = len(first) == len(again) and np.allclose(first, again, rtol=1e-4)
-    require(same, "two runs with one seed differ; draw only from lab.rng, lab.numpy_rng or batch.rng")
+    """The same seed gives the same decisions and the same losses, so that a cell can be repeated."""
+    first, again = trained(plugin), trained(plugin, rehearse)
+    one, other = first.curation, again.curation
+    for what in ("keep", "scores"):
+        require(_same(getattr(one, what), getattr(other, what)), f"curate's {what} differ; {DRAWS}")
+    require(dict(one.captions) == dict(other.captions), f"curate's captions differ; {DRAWS}")
+    require(_same(first.notes.losses, again.notes.losses), f"the losses differ; {DRAWS}")
 
 
 def sees_what_it_declares(plugin: Plugin) -> None:
@@ -128,25 +133,35 @@ def resumes(plugin: Plugin) -> None:
 
 
 def repairs(plugin: Plugin) -> None:
-    """What it repairs with is candidates by name, and the loop can train each of them on the clean pairs."""
+    """Its repairs are candidates by name; the loop trains each on the clean pairs, to the same end if it is killed."""
     run = trained(plugin)
-    for name, candidate in run.defense.repair(run.lab).items():
+    first, again = (later(plugin, run.lab).repair(run.lab) for _ in range(2))
+    for name, candidate in first.items():
         kind = type(candidate).__name__
         require(isinstance(candidate, Candidate), f"repair's candidate '{name}' is a {kind}, not a Candidate")
-        recipe = candidate.recipe.model_copy(update={"epochs": 1})
-        repair.trained(name, replace(candidate, recipe=recipe), run.lab, run.towers)
+        require(
+            name in again and candidate.recipe == again[name].recipe,
+            f"repair's candidate '{name}' has another recipe when it is asked for again; {DRAWS}",
+        )
+        whole, resumed = (repaired(plugin, name, run, deaths) for deaths in ((), (1, 2)))
+        pairs = zip(state_of(whole), state_of(resumed), strict=True)
+        wrong = [key for (key, one), (_, other) in pairs if not _equal(one, other)]
+        mend = "does the objective's state_dict hold all that a step changes?"
+        require(not wrong, f"killed and taken up again, candidate '{name}' ends otherwise; {mend}")
 
 
 def screens(plugin: Plugin) -> None:
     """If it screens inputs, every input gets one finite score, and there is a finite threshold."""
     run = trained(plugin)
-    screen = run.defense.screen(run.towers, run.lab)
+    screen, again = (later(plugin, run.lab).screen(run.towers, run.lab) for _ in range(2))
     if screen is None:
         return
     require(isinstance(screen, Screen), f"screen gives a {type(screen).__name__}, not a Screen")
     require(math.isfinite(screen.threshold), f"the threshold is {screen.threshold}")
     images = every(run.data.headline.images)
-    _require_finite(screen.score(images), len(images), "the screen's scores")
+    _require_finite(scores := screen.score(images), len(images), "the screen's scores")
+    same = again is not None and _same([screen.threshold, *scores], [again.threshold, *again.score(images)])
+    require(same, f"the screen's scores or its threshold differ when it is asked for again; {DRAWS}")
 
 
 def keeps_data(plugin: Plugin) -> None:
@@ -179,6 +194,15 @@ def _require_finite(found: object, rows: int, what: str) -> None:
     array = np.asarray(found)
     require(array.shape == (rows,), f"{what} have shape {array.shape}, not ({rows},)")
     require(bool(np.isfinite(array).all()), f"{what} are not all finite")
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two lists of numbers are one, up to rounding; nothing is the same as nothing."""
+    if one is None or other is None:
+        return one is other
+    return len(np.asarray(one)) == len(np.asarray(other)) and np.allclose(
+        np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64), rtol=1e-4
+    )
 
 
 def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

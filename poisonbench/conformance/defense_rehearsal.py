@@ -11,6 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from poisonbench import repair
 from poisonbench.conformance.check import Plugin, once, require
 from poisonbench.conformance.data import tiny_data
 from poisonbench.defense import (
@@ -110,6 +111,14 @@ def trained(plugin: Plugin, rehearsal: Callable[[Plugin], Rehearsal] = rehearsed
     return run
 
 
+def later(plugin: Plugin, lab: Lab) -> Defense:
+    """The defence in a process that finds its model trained: an instance that was asked for little."""
+    defense: Defense = plugin()
+    if not plugin.card.acts_on_a_model:
+        defense.objective(lab)
+    return defense
+
+
 class Killed(BaseException):
     """Stands for the end of a process."""
 
@@ -136,6 +145,23 @@ def interrupted(plugin: Plugin) -> Rehearsal:
             except Exception as error:
                 return replace(run, crash=error)
     return run
+
+
+def repaired(plugin: Plugin, name: str, run: Rehearsal, deaths: Sequence[int] = ()) -> Towers:
+    """The model after one of the defence's repairs, killed in the steps ``deaths`` and taken up each time."""
+    with TemporaryDirectory() as folder:
+        for last in (*deaths, None):
+            lab = replace(run.lab, checkpoints=Checkpoints(Path(folder), name, every=0))
+            candidate = later(plugin, lab).repair(lab)[name]
+            objective = _mortal(candidate.objective, last)
+            recipe = candidate.recipe.model_copy(update={"epochs": EPOCHS})
+            try:
+                found, _ = repair.trained(
+                    name, replace(candidate, objective=objective, recipe=recipe), lab, run.towers
+                )
+            except Killed:
+                continue
+    return found
 
 
 def tiny_lab(data: Data, card: DefenseCard) -> Lab:
@@ -187,6 +213,16 @@ def watched(objective: Objective, towers: Towers, notes: Notes, last: int | None
     for name, tower in (("image", towers.model.visual), ("text", towers.model.text)):
         for parameter in tower.parameters():
             parameter.register_hook(lambda gradient, name=name: _note_gradient(gradient, name, notes))
+    return objective
+
+
+def _mortal(objective: Objective, last: int | None) -> Objective:
+    plan, notes = objective.plan, Notes()
+
+    def mortal_plan(epoch: int) -> Sequence[Pass]:
+        return [replace(one, loss=_noted(one.loss, notes, last)) for one in plan(epoch)]
+
+    objective.plan = mortal_plan  # type: ignore[method-assign]
     return objective
 
 

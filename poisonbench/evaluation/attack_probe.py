@@ -32,13 +32,18 @@ def check_probe(probe: Probe, tasks: Iterable[Task]) -> None:
     for goals in (probe.goals, probe.control_goals):
         _check_goals(goals, known[probe.task])
     if probe.queries is not None:
-        _check_queries(probe.queries)
+        check_queries(probe.queries)
     own = int(np.sum(probe.goals == probe.labels))
     if own:
         raise UserError(f"the attack's probe has {own} images whose true class is the goal: leave them out")
 
 
-def _check_queries(queries: Queries) -> None:
+def check_queries(queries: Queries) -> None:
+    """Refuse searches that cannot be counted.
+
+    Raises:
+        UserError: if columns have different lengths or are empty, or a group is looked for that no picture has.
+    """
     sizes = (
         (len(queries.groups), len(queries.gallery), "gallery"),
         (len(queries.goals), len(queries.captions), "captions"),
