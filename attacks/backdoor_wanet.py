@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from poisonbench.attack import AttackCard
 from poisonbench.backdoor import Backdoor, CaptionedConfig
 from poisonbench.settings import Presets
 from poisonbench.triggers import Operation, Warp
+from poisonbench.triggers.warp import FARTHEST
 
 
 class WaNet(Backdoor):
@@ -48,11 +49,25 @@ class WaNet(Backdoor):
         s: float = Field(1.0, gt=0)
         canvas: int = Field(224, ge=8)
 
+        @property
+        def shift(self) -> float:
+            """Mean displacement as a share of the image side."""
+            return self.s / (2 * self.canvas)
+
+        @model_validator(mode="after")
+        def _within_the_picture(self) -> Self:
+            if self.shift > FARTHEST:
+                raise ValueError(
+                    f"field 's': at most {2 * FARTHEST * self.canvas:g} on a canvas of {self.canvas} pixels"
+                )
+            return self
+
     def triggers(
         self, count: int, side: int, rng: np.random.Generator, planted: Operation | None = None
     ) -> Sequence[Operation]:
         """The same warp for every image: the planted one, or one with a new field."""
         if planted is not None:
             return [planted] * count
-        shift = self.config.s / (2 * self.config.canvas)
-        return [Warp(cells=self.config.k, shift=shift, seed=int(rng.integers(0, 1 << 31)))] * count
+        return [
+            Warp(cells=self.config.k, shift=self.config.shift, seed=int(rng.integers(0, 1 << 31)))
+        ] * count

@@ -194,7 +194,8 @@ class Store:
         return self.root / f".{cell.folder}{LOCK}"
 
     def _checkpoints(self, cell: Cell) -> Path:
-        return self.root / f".{cell.folder}.checkpoints"
+        """A defence can see this path, so it says nothing of the attack."""
+        return self.root / f".{cell.identity}.checkpoints"
 
     def _paths(self) -> list[Path]:
         return sorted(self.root.glob(f"[!.]*/{RECORD}"))

@@ -24,6 +24,9 @@ MAX_SCALE = 100.0
 """CLIP clamps its exponentiated logit scale here."""
 
 
+KNOWN = "use a CLIP with a ResNet (RN50), ViT (ViT-B-32) or convolutional timm tower (convnext_base)"
+
+
 @dataclass(frozen=True)
 class Features:
     """What a tower gives for a batch of b inputs.
@@ -187,19 +190,26 @@ def image_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
         every = attention_pool_tokens(visual.attnpool, x)
         return every[:, 0], every[:, 1:]
-    raise UserError(
-        f"field 'model.name': image towers of type {kind} give no token features; use a ResNet, ViT or timm tower"
-    )
+    raise UserError(f"field 'model.name': image towers of type {kind} give no token features; {KNOWN}")
 
 
 def timm_tokens(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Pooled and local features of a timm trunk: its head's own places, or the projection applied to every place."""
+    """Pooled and local features of a timm trunk: its head's own places, or the projection applied to every place.
+
+    Raises:
+        UserError: for a trunk that gives no feature map.
+    """
     grid = visual.trunk.forward_features(pixels)
     if hasattr(visual.trunk.head, "tokens"):
         local = visual.trunk.head.tokens(grid)
         return local.mean(dim=1), local
+    if grid.ndim != 4 or grid.shape[1] != visual.trunk.num_features:
+        raise UserError(
+            f"field 'model.name': the trunk {type(visual.trunk).__name__} gives no map of places (b, channels, h, w); {KNOWN}"
+        )
     pooled = visual.head(visual.trunk.forward_head(grid))
-    return pooled, visual.head(grid.flatten(2).transpose(1, 2))
+    places = visual.trunk.get_classifier()(grid.flatten(2).transpose(1, 2))  # some trunks project themselves
+    return pooled, visual.head(places)
 
 
 def attention_pool_tokens(pool: Any, grid: Tensor) -> Tensor:
@@ -217,7 +227,13 @@ def attention_pool_tokens(pool: Any, grid: Tensor) -> Tensor:
 
 
 def text_tokens(text: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The pooled embedding (b, d) and every position's feature (b, context, d), in the joint space, not normalised."""
+    """The pooled embedding (b, d) and every position's feature (b, context, d), in the joint space, not normalised.
+
+    Raises:
+        UserError: for a text tower that does not pool at the end token.
+    """
+    if getattr(text, "pool_type", "") != "argmax" or getattr(text, "cls_emb", None) is not None:
+        raise UserError(f"field 'model.name': its text tower does not pool at the end token; {KNOWN}")
     x, attention_mask = text._embeds(ids)
     x = text.ln_final(text.transformer(x, attn_mask=attention_mask))
     x = text.text_projection(x) if isinstance(text.text_projection, nn.Linear) else x @ text.text_projection

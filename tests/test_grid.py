@@ -325,7 +325,7 @@ def test_leftovers_of_a_finished_cell_are_removed(store: Store) -> None:
     [cell] = cells()
     keep(store, cell, stored(cell))
     store.plan.ask([cell])
-    (store.root / f".{cell.folder}.checkpoints").mkdir()
+    (store.root / f".{cell.identity}.checkpoints").mkdir()
     (store.root / f".{cell.folder}.lock").touch()
     run(store, fakes.crashing_trial)
     assert [path.name for path in store.root.iterdir()] == [cell.folder]

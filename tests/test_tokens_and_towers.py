@@ -206,3 +206,26 @@ def test_features_of_some_rows_keep_embedding_tokens_and_mask_together(rows: tor
     some = features[rows]
     for name in ("embedding", "tokens", "mask"):
         assert torch.equal(getattr(some, name), getattr(features, name)[rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("swin_base_patch4_window7_224", "gives no map of places"),
+        ("coca_ViT-B-32", "does not pool at the end token"),
+    ],
+)
+def test_a_model_whose_tokens_cannot_be_reached_is_refused_and_not_computed_otherwise(
+    name: str, reason: str
+) -> None:
+    towers = build_towers(name, TOKENIZER, seed=0, device="cpu", bf16=False).eval()
+    with pytest.raises(UserError, match=reason), torch.no_grad():
+        towers.text(TOKENIZER(["a cat"]))
+        towers.image(torch.zeros(1, 3, towers.side, towers.side, dtype=torch.uint8))
+
+
+def test_a_trunk_that_projects_its_features_gives_tokens_in_the_joint_space() -> None:
+    towers = build_towers("MobileCLIP-S1", TOKENIZER, seed=0, device="cpu", bf16=False).eval()
+    with torch.no_grad():
+        seen = towers.image(torch.zeros(1, 3, towers.side, towers.side, dtype=torch.uint8))
+    assert seen.tokens.shape[-1] == seen.embedding.shape[-1]

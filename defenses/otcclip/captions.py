@@ -20,6 +20,9 @@ from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.pool import Pool
 from poisonbench.towers import Features
 
+HELD = 32
+"""Text tokens of a caption that the pool keeps: most web captions are shorter, and all 77 would take more than twice the memory."""
+
 BLIND = 16
 """Captions on which the spread of the scores is measured."""
 
@@ -66,7 +69,7 @@ class Captions:
         """Take in captions: features of c captions, their ids (c, l) and rows (c,)."""
         device = text.mask.device
         self.pool.push(
-            embedding=text.embedding, tokens=text.tokens.to(torch.bfloat16), mask=text.mask,
+            embedding=text.embedding, tokens=text.tokens[:, :HELD].to(torch.bfloat16), mask=text.mask[:, :HELD],
             ids=ids.to(device), row=rows.to(device),
         )  # fmt: skip
 

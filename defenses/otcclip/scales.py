@@ -30,7 +30,12 @@ class Running:
         return (first, second) if first > 0 and second > 0 else (1.0, 1.0)
 
     def look(self, prior: Tensor, similarity: Tensor) -> None:
-        """Take in the values of a batch, (b, r) each: of pairs that were drawn blindly, not of the best ones."""
+        """Take in the values of a batch, (b, r) each: of pairs that were drawn blindly, not of the best ones.
+
+        One value has no spread, and is passed over.
+        """
+        if prior.numel() < 2:
+            return
         seen = torch.stack([prior.float().std().cpu(), similarity.float().std().cpu()])
         kept = self.memory if float(self._spread.min()) > 0 else 0.0
         self._spread = kept * self._spread + (1 - kept) * seen

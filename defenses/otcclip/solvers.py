@@ -138,8 +138,8 @@ def solver_for(images: TokenSets, captions: TokenSets, how: Transport) -> Solver
     if backend == "pot":
         return PotSolver(images, captions, how)
     if backend == "triton":
-        from poisonbench.defenses.otcclip.triton_solver import TritonSolver, fits
+        from poisonbench.defenses.otcclip.triton_solver import TritonSolver, fits, proven
 
-        if fits(images, captions) or how.backend == "triton":
+        if how.backend == "triton" or (fits(images, captions) and proven(images.tokens.device)):
             return TritonSolver(images, captions, how)
     return TorchSolver(images, captions, how)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import torch
+import torch.nn.functional as F
 import triton  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from poisonbench.defenses.otcclip import sinkhorn
 from poisonbench.defenses.otcclip.bounds import Rounded, accumulation
-from poisonbench.defenses.otcclip.solvers import Solver
+from poisonbench.defenses.otcclip.solvers import Solver, TorchSolver
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.defenses.otcclip.transport import Transport, interpreted
 from poisonbench.defenses.otcclip.triton_kernels import bounds_kernel, costs_kernel
+
+log = logging.getLogger(__name__)
 
 SMALL, LARGEST = 64 * 64, 128 * 128
 """Entries of a padded cost matrix that the registers of four warps hold beside the kernel made of it, and of eight."""
@@ -79,3 +85,30 @@ class TritonSolver(Solver):
     @property
     def _sizes(self) -> tuple[int, int]:
         return self._visual.shape[1], self._text.shape[1]
+
+
+@cache
+def proven(device: torch.device) -> bool:
+    """Whether the kernels run on a device and bound and solve a few random sets as PyTorch does; a warning if not.
+
+    Compilers and GPUs are many: ``auto`` takes the fused kernels where they have shown that they work.
+    """
+    draw = torch.Generator().manual_seed(0)
+    tokens = F.normalize(torch.randn(2, 4, 16, 64, generator=draw), dim=-1).to(device)
+    images, captions = (TokenSets.of(side) for side in tokens)
+    pairs = torch.arange(4, device=device)
+    solver = TritonSolver(images, captions, Transport())
+    try:
+        wanted, found = (
+            TorchSolver(images, captions, Transport()).costs(pairs, pairs),
+            solver.costs(pairs, pairs),
+        )
+        right = torch.allclose(found, wanted, atol=1e-3) and bool(
+            (solver.bounds().diagonal() <= wanted).all()
+        )
+    except Exception as error:  # compilers and drivers fail with exceptions of their own
+        log.warning("the Triton kernels do not run on %s (%s); PyTorch solves instead", device, error)
+        return False
+    if not right:
+        log.warning("the Triton kernels are wrong on %s; PyTorch solves instead", device)
+    return right

@@ -13,6 +13,9 @@ from torch import Tensor
 from poisonbench.randomness import torch_rng
 from poisonbench.triggers.trigger import Trigger, to_bytes
 
+FARTHEST = 0.25
+"""Mean displacement, as a share of the image side, beyond which hardly anything of a picture would be left."""
+
 
 class Warp(Trigger):
     """Every pixel is taken from a little beside its place.
@@ -25,7 +28,7 @@ class Warp(Trigger):
 
     kind: Literal["warp"] = "warp"
     cells: int = Field(4, ge=2)
-    shift: float = Field(1 / 64, gt=0, le=0.25)
+    shift: float = Field(1 / 64, gt=0, le=FARTHEST)
     seed: int = Field(0, ge=0)
 
     def paint(self, images: Tensor) -> Tensor:

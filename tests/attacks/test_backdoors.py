@@ -162,3 +162,8 @@ def test_a_wrong_configuration_is_refused_by_field(
 ) -> None:
     with pytest.raises(UserError, match=message):
         made(attack, **fields)
+
+
+def test_a_warp_that_leaves_nothing_of_the_picture_is_refused() -> None:
+    with pytest.raises(UserError, match=r"field 's': at most 112 on a canvas of 224 pixels"):
+        WaNet({"s": 200})

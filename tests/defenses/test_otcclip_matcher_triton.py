@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -19,6 +20,7 @@ from poisonbench.defenses.otcclip.bounds import relaxed
 from poisonbench.defenses.otcclip.matcher import Transport, distances, match
 from poisonbench.defenses.otcclip.solvers import solver_for
 from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.defenses.otcclip.triton_solver import proven
 
 torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
@@ -48,6 +50,7 @@ for name, (first, second) in {"wide": (images, captions), "high": (captions, ima
     found = solver_for(first, second, how).bounds()
     cost = distances(first, second, Transport(eps=0.005, backend="torch"))
     report[name] = [float((cost - found).min()), float((found - relaxed(first, second, torch.bfloat16, 1 << 20)).min())]
+report["proven"] = proven(torch.device("cpu"))
 print(json.dumps(report))
 """
 
@@ -78,3 +81,17 @@ def test_fused_bounds_hold_and_are_as_tight(report: dict[str, list[float]], shap
     assert room >= 0
     # the fused products are not rounded to bf16 on their way out
     assert over_unfused > -1e-3
+
+
+def test_auto_takes_the_kernels_where_they_have_shown_that_they_work(report: dict[str, object]) -> None:
+    assert report["proven"] is True
+
+
+def test_where_they_do_not_run_pytorch_solves_and_a_warning_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Outside the interpreter, a CPU stands for a GPU that the kernels cannot be compiled for."""
+    from poisonbench.defenses.otcclip.triton_solver import proven
+
+    assert not proven.__wrapped__(torch.device("cpu"))
+    assert "PyTorch solves instead" in caplog.text
