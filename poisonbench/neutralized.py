@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from poisonbench.defense import Curation, Objective
 from poisonbench.manifest import Manifest
-from poisonbench.pairs import Pairs, Rows, word_pattern
+from poisonbench.pairs import Pairs, Rows, folded, word_pattern
 from poisonbench.records import PoisonCount
 
 
@@ -35,9 +35,9 @@ class Neutralized:
         edits = (*manifest.changed, *manifest.appended)
         patterns = {target: word_pattern(words) for target, words in manifest.target_words.items()}
         self._patterns = [patterns[edit.target] for edit in edits]
-        self._texts = ["\n".join(options).lower() for options in poisoned.captions]
+        self._texts = [folded("\n".join(options)) for options in poisoned.captions]
         for row, options in curation.captions.items():
-            self._texts[row] = "\n".join(options).lower()
+            self._texts[row] = folded("\n".join(options))
         kept = np.ones(len(poisoned), dtype=bool) if curation.keep is None else curation.keep
         self._kept = np.flatnonzero(kept)
         self._untouched: npt.NDArray[np.int64] = np.where(kept, np.arange(len(poisoned)), -1)

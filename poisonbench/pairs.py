@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,7 +96,7 @@ class Pairs:
 
     @cached_property
     def _joined(self) -> list[str]:
-        return ["\n".join(options).lower() for options in self.captions]
+        return [folded("\n".join(options)) for options in self.captions]
 
     def rows_naming(self, words: Iterable[str]) -> Rows:
         """Rows with a caption that contains one of ``words`` as a whole word (case ignored), ascending."""
@@ -112,12 +113,27 @@ class Pairs:
         """The distinct captions that contain one of ``words``, in row order."""
         pattern = word_pattern(words)
         found = (
-            c for row in self.rows_naming(words) for c in self.captions[row] if pattern.search(c.lower())
+            c for row in self.rows_naming(words) for c in self.captions[row] if pattern.search(folded(c))
         )
         return list(dict.fromkeys(found))
 
 
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Letters of scripts that put no space around a word, or join particles to it: Thai to Khmer, Chinese, Japanese, Korean."""
+
+
+def folded(text: str) -> str:
+    """``text`` in the form in which words are compared: lower case, accents composed."""
+    return unicodedata.normalize("NFC", text).lower()
+
+
 def word_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """A pattern for any of ``words`` as whole words in lower-case text; with no words it matches nothing."""
-    options = sorted({re.escape(word.lower()) for word in words}, key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(options) + r")(?!\w)") if options else re.compile(r"(?!)")
+    """A pattern for any of ``words`` as whole words in folded text; with no words it matches nothing.
+
+    Where a script does not part words by spaces, a word counts wherever it stands.
+    """
+    options = sorted({folded(word) for word in words if word}, key=len, reverse=True)
+    spaced = [re.escape(word) for word in options if not UNSPACED.search(word)]
+    joined = [re.escape(word) for word in options if UNSPACED.search(word)]
+    whole = [r"(?<!\w)(?:" + "|".join(spaced) + r")(?!\w)"] if spaced else []
+    return re.compile("|".join([*whole, *joined]) or r"(?!)")

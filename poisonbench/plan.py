@@ -20,7 +20,8 @@ from poisonbench.settings import Settings
 
 PULSE_SECONDS = 2.0
 ENDS = (".asked", ".pulse")
-TRAINING = re.compile(r"(\d+) of (\d+)$")
+EPOCH = re.compile(r"(.*), epoch (\d+) of (\d+)")
+"""The phase of a training: what it is called, and how far it is."""
 
 
 class Pulse(Settings):
@@ -28,16 +29,20 @@ class Pulse(Settings):
 
     Attributes:
         phase: what it does.
-        share: of its training that is done, in [0, 1].
+        training: what its present training is called, or its last one; a cell may hold several.
+        share: of that training that is done, in [0, 1].
         begun: the share at which this process took it up.
         started: when it did, seconds since 1970.
+        spent: seconds of work on the cell so far, those of interrupted processes included.
         written: when this was written.
     """
 
     phase: str
+    training: str = ""
     share: float
     begun: float
     started: float
+    spent: float = 0.0
     written: float
 
 
@@ -77,8 +82,9 @@ class Plan:
 
     def beating(self, cell: Cell, shown: Progress) -> Progress:
         """``shown``, which from now on also leaves pulses."""
-        path = self._path(cell, ".pulse")
-        return Beating(shown, lambda pulse: write_loosely(path, pulse.model_dump_json()))
+        path, earlier = self._path(cell, ".pulse"), self.pulse(cell)
+        spent = earlier.spent if earlier else 0.0
+        return Beating(shown, lambda pulse: write_loosely(path, pulse.model_dump_json()), spent=spent)
 
     def _path(self, cell: Cell, end: str) -> Path:
         return self.root / f".{cell.folder}{end}"
@@ -88,12 +94,17 @@ class Beating(Progress):
     """Passes everything on, and now and then leaves a pulse."""
 
     def __init__(
-        self, shown: Progress, leave: Callable[[Pulse], None], clock: Callable[[], float] = time.time
+        self,
+        shown: Progress,
+        leave: Callable[[Pulse], None],
+        clock: Callable[[], float] = time.time,
+        spent: float = 0.0,
     ) -> None:
-        self._shown, self._leave, self._clock = shown, leave, clock
-        self._started, self._next = clock(), 0.0
+        self._shown, self._leave, self._clock, self._earlier = shown, leave, clock, spent
+        self._born = self._started = clock()
+        self._next = 0.0
         self._phase, self._total = "", 0
-        self._begun: float | None = None
+        self._training, self._share, self._begun = "", 0.0, 0.0
 
     def phase(self, name: str, total: int = 0, unit: str = "pairs") -> None:
         """Pass on."""
@@ -111,14 +122,17 @@ class Beating(Progress):
         self._shown.note(text)
 
     def _beat(self, done: int) -> None:
-        now, numbers = self._clock(), TRAINING.search(self._phase)
-        share = 0.0
-        if numbers:
-            share = (int(numbers[1]) - 1 + done / max(1, self._total)) / int(numbers[2])
-            self._begun = share if self._begun is None else self._begun
+        now = self._clock()
+        if numbers := EPOCH.fullmatch(self._phase):
+            self._share = (int(numbers[2]) - 1 + done / max(1, self._total)) / int(numbers[3])
+            if numbers[1] != self._training:
+                self._training, self._begun, self._started = numbers[1], self._share, now
         if now >= self._next:
             self._next = now + PULSE_SECONDS
-            begun = self._begun or 0.0
-            self._leave(
-                Pulse(phase=self._phase, share=share, begun=begun, started=self._started, written=now)
-            )
+            self._leave(self._pulse(now))
+
+    def _pulse(self, now: float) -> Pulse:
+        return Pulse(
+            phase=self._phase, training=self._training, share=self._share, begun=self._begun, started=self._started,
+            spent=self._earlier + now - self._born, written=now,
+        )  # fmt: skip

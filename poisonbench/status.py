@@ -16,6 +16,9 @@ from poisonbench.records import PluginUse, Record
 from poisonbench.settings import Settings
 from poisonbench.store import Store
 
+MAIN = "training"
+"""What the loop calls the training of the defended model, after which only the evaluation comes."""
+
 
 class Standing(Settings):
     """One cell.
@@ -104,19 +107,27 @@ def _under_way(cell: Cell, pulse: Pulse | None, past: Sequence[Finished], now: f
     standing, whole = _standing(cell), expected(cell, past)
     if pulse is None:
         return standing.model_copy(update={"seconds_left": whole})
-    made, spent = pulse.share - pulse.begun, pulse.written - pulse.started
-    seconds = spent * (1 - pulse.share) / made if made > 0 else whole and whole * (1 - pulse.share)
+    seconds = _left(pulse, whole)
     if seconds is not None:
         seconds = max(0.0, seconds - (now - pulse.written))
     return standing.model_copy(update={"phase": pulse.phase, "share": pulse.share, "seconds_left": seconds})
 
 
+def _left(pulse: Pulse, whole: float | None) -> float | None:
+    """Seconds from a pulse on: by its speed in the defended model's training, else at least what is left of its like's time."""
+    rest = None if whole is None else max(0.0, whole - pulse.spent)
+    made = pulse.share - pulse.begun
+    if made <= 0 or not pulse.phase.startswith(pulse.training):
+        return rest
+    own = (pulse.written - pulse.started) * (1 - pulse.share) / made
+    return own if pulse.training == MAIN or rest is None else max(own, rest)
+
+
 def _to_come(cell: Cell, pulse: Pulse | None, past: Sequence[Finished]) -> Standing:
     """A cell that nobody works on; what it did before it was interrupted is mostly in its checkpoint."""
     share, whole = pulse.share if pulse else 0.0, expected(cell, past)
-    return _standing(cell).model_copy(
-        update={"share": share, "seconds_left": None if whole is None else whole * (1 - share)}
-    )
+    left = None if whole is None else max(0.0, whole - (pulse.spent if pulse else 0.0))
+    return _standing(cell).model_copy(update={"share": share, "seconds_left": left})
 
 
 def _together(cells: Sequence[Standing], workers: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,6 +46,7 @@ class Task:
         Raises:
             UserError: if the task has no such class.
         """
+        name = unicodedata.normalize("NFC", name)
         if name not in self.classes:
             raise UserError(
                 f"target '{name}' is not a class of task '{self.name}'; {did_you_mean(name, self.classes)}"

@@ -88,3 +88,18 @@ def test_chosen_rows_are_counted_anew_in_the_given_order() -> None:
     chosen = Chosen(Chosen(store, np.array([4, 0, 3])), np.array([2, 0]))
     assert (len(chosen), chosen.side) == (2, 2)
     assert chosen.fetch(np.array([1, 0, 1]))[:, 0, 0, 0].tolist() == [4, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("word", "caption"),
+    [
+        ("猫", "一只猫在睡觉"),
+        ("แมว", "รูปแมวดำ"),
+        ("고양이", "고양이가 잔다"),
+        ("cafe\u0301", "Un Caf\u00e9 noir"),
+        ("caf\u00e9", "UN CAFE\u0301"),
+    ],
+)
+def test_words_are_found_in_any_script_and_spelling(word: str, caption: str) -> None:
+    assert pairs_of(caption, "nothing").rows_naming([word]).tolist() == [0]
+    assert pairs_of(caption).captions_naming([word]) == [caption]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cell_fakes import cells, keep, stored
@@ -31,11 +32,22 @@ def took(cell: Cell, seconds: float) -> Stored:
     return record.model_copy(update={"cost": record.cost.model_copy(update={"total_seconds": seconds})})
 
 
-def pulse_at(store: Store, cell: Cell, share: float, begun: float = 0.0, now: float = 1000.0) -> None:
+def pulse_at(
+    store: Store, cell: Cell, share: float, begun: float = 0.0, now: float = 1000.0, **changes: Any
+) -> None:
     """The cell was taken up 100 seconds ago."""
     progress = store.plan.beating(cell, Progress())
     assert isinstance(progress, Beating)
-    progress._leave(Pulse(phase="training", share=share, begun=begun, started=now - 100, written=now))
+    pulse = Pulse(
+        phase="training, epoch 3 of 4",
+        training="training",
+        share=share,
+        begun=begun,
+        started=now - 100,
+        spent=75,
+        written=now,
+    )
+    progress._leave(pulse.model_copy(update=changes))
 
 
 def seeds(found: Status) -> dict[str, list[int]]:
@@ -103,6 +115,53 @@ def test_what_an_interrupted_cell_has_done_need_not_be_done_again(store: Store) 
     store.plan.ask([left])
     pulse_at(store, left, share=0.75)
     assert status_of(store).left[0].seconds_left == 25
+
+
+@pytest.mark.parametrize(
+    ("phase", "training", "share", "left"),
+    [
+        ("training, epoch 3 of 4", "training", 0.5, 100),
+        ("the defence's own model, epoch 3 of 4", "the defence's own model", 0.5, 325),
+        ("repair lr 0.1, epoch 3 of 4", "repair lr 0.1", 0.2, 400),
+        ("evaluating", "training", 1.0, 325),
+    ],
+)
+def test_a_cell_of_several_trainings_is_not_done_with_the_first(
+    store: Store, phase: str, training: str, share: float, left: float
+) -> None:
+    done, running = cells(seeds=(0, 1))
+    keep(store, done, took(done, 400))
+    store.plan.ask([running])
+    pulse_at(store, running, share, phase=phase, training=training)
+    with store.claimed(running):
+        assert status_of(store, now=1000).running[0].seconds_left == pytest.approx(left)
+
+
+def test_a_taken_up_cell_counts_what_it_spent_before(store: Store) -> None:
+    [cell] = cells()
+    pulse_at(store, cell, share=0.5)
+    store.plan.beating(cell, Progress()).phase("evaluating")
+    again = store.plan.pulse(cell)
+    assert again is not None and again.spent == pytest.approx(75, abs=1)
+
+
+def test_every_training_of_a_cell_has_a_speed_of_its_own() -> None:
+    pulses: list[Pulse] = []
+    now = [0.0]
+    beating = Beating(Progress(), pulses.append, lambda: now[0])
+    for name in ("one", "two"):
+        for epoch in (1, 2):
+            beating.phase(f"{name}, epoch {epoch} of 2", 10)
+            now[0] += 100
+    beating.phase("evaluating")
+    assert [(pulse.share, pulse.started) for pulse in pulses] == [
+        (0, 0),
+        (0.5, 0),
+        (0, 200),
+        (0.5, 200),
+        (0.5, 200),
+    ]
+    assert pulses[-1].spent == 400
 
 
 def test_without_a_finished_cell_nothing_is_promised(store: Store) -> None:

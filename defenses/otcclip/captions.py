@@ -21,7 +21,7 @@ from poisonbench.pool import Pool
 from poisonbench.towers import Features
 
 HELD = 32
-"""Text tokens of a caption that the pool keeps: most web captions are shorter, and all 77 would take more than twice the memory."""
+"""Text tokens of a caption that the pool keeps: most web captions are shorter, and all 77 would take twice the memory."""
 
 BLIND = 16
 """Captions on which the spread of the scores is measured."""

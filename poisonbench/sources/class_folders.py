@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from poisonbench.randomness import stable_seed
 from poisonbench.sources.evaluation_set import KINDS, EvaluationSet
 from poisonbench.sources.pictures import Gallery
 from poisonbench.sources.rows import listing
+from poisonbench.sources.splits import OTHER_SPLIT, TRAIN_SPLIT
 from poisonbench.tasks import TargetArt, Task
 
 TEMPLATES = ("a photo of a {c}", "a picture of a {c}", "{c}")
@@ -70,6 +73,11 @@ def open_class_folders(path: str, side: int, spare: bool, progress: Progress) ->
         raise UserError(
             f"--eval folder:{path} has no two classes; it must hold one folder of images per class{why}"
         )
+    if all(TRAIN_SPLIT.fullmatch(one) or OTHER_SPLIT.fullmatch(one) for one in found.classes):
+        splits = " and ".join(sorted(set(found.classes)))
+        raise UserError(
+            f"--eval folder:{path} holds {splits}, which are no classes; name one of those folders"
+        )
     name, halve = folder.resolve().name, spare and len(found.rows) >= SPARES_TARGETS
     fingerprint = _fingerprint(found, gallery, halve)
     if not halve:
@@ -93,13 +101,19 @@ def _labelled(folder: Path, files: list[Path], gallery: Gallery, progress: Progr
     for done, number in enumerate(gallery.sound(range(len(files))), start=1):
         rows.append(number)
         progress.advance(done)
-    classes = [files[number].relative_to(folder).parts[0].replace("_", " ") for number in rows]
+    paths = [_readable(files[number].relative_to(folder)) for number in rows]
+    classes = [path.parts[0].replace("_", " ") for path in paths]
     first: dict[bytes, str] = {}
-    names = [files[number].relative_to(folder).with_suffix("").as_posix() for number in rows]
+    names = [path.with_suffix("").as_posix() for path in paths]
     concepts = [
         first.setdefault(gallery.digests[number], name) for number, name in zip(rows, names, strict=True)
     ]
     return Labelled(gallery.images, np.array(rows, dtype=np.int64), classes, concepts)
+
+
+def _readable(path: Path) -> Path:
+    """A path whose name every file can hold: accents composed, bytes that are no UTF-8 replaced."""
+    return Path(unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "replace")))
 
 
 def _halves(found: Labelled) -> tuple[Labelled, Labelled]:

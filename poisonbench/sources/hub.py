@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from poisonbench.errors import UserError
 from poisonbench.sources.parting import Captions
 from poisonbench.sources.pictures import BrokenImage
 from poisonbench.sources.rows import CAPTION_KEYS, captions_of
+from poisonbench.sources.splits import OTHER_SPLIT, TRAIN_SPLIT
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LAYOUT = (
     "put a metadata.csv beside the images, with 'file_name,caption' as first line and then one line per image"
 )
-TRAIN_SPLIT = re.compile(r"train(ing)?([-_ ]?\d+)?", re.IGNORECASE)
-OTHER_SPLIT = re.compile(r"(val|valid|validation|dev|test|testing|eval)([-_ ]?\d+)?", re.IGNORECASE)
 HUB_COLUMNS = (*CAPTION_KEYS, "txt", "json")
 """Hub data sets made of web shards keep the names of the files in them."""
 

@@ -1,3 +1,5 @@
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -150,3 +152,26 @@ def test_what_clip_benchmark_cannot_give_is_one_clear_line(tiny: type, monkeypat
     monkeypatch.setitem(sys.modules, "clip_benchmark.datasets.builder", None)
     with pytest.raises(UserError, match="needs one more package"):
         judged("clip-benchmark:tiny")
+
+
+def test_splits_are_no_classes(tmp_path: Path) -> None:
+    write_images(tmp_path / "pets", [f"{split}/cat/{i}.png" for split in ("train", "test") for i in range(2)])
+    with pytest.raises(UserError, match="holds test and train, which are no classes"):
+        judged(f"folder:{tmp_path / 'pets'}")
+
+
+def test_a_class_is_found_however_its_accents_are_written(tmp_path: Path) -> None:
+    write_images(tmp_path / "places", ["cafe\u0301/1.png", "bar/2.png"])
+    [task] = judged(f"folder:{tmp_path / 'places'}").tasks
+    assert task.classes[task.index("cafe\u0301")] == task.classes[task.index("caf\u00e9")] == "caf\u00e9"
+
+
+def test_a_name_that_is_no_text_is_still_a_class(tmp_path: Path) -> None:
+    write_images(tmp_path / "pets", ["cat/1.png"])
+    odd = tmp_path / "pets" / os.fsdecode(b"d\xffg")
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system takes only text as names")
+    shutil.copy(tmp_path / "pets" / "cat" / "1.png", odd / "2.png")
+    assert judged(f"folder:{tmp_path / 'pets'}").tasks[0].classes == ("cat", "d\ufffdg")
