@@ -57,6 +57,11 @@ class Cell(Settings):
         return _hash({**whole, "tier": without_places(whole["tier"])})
 
     @property
+    def question(self) -> str:
+        """What was asked, whatever code and data answer it: the identity without them."""
+        return self.model_copy(update={"source": "", "data": ""}).identity
+
+    @property
     def folder(self) -> str:
         """The name of the cell's folder under the runs folder."""
         return f"{self.attack.name}--{self.defense.name}--{self.tier.name}--s{self.seed}--{self.identity}"

@@ -55,7 +55,7 @@ def run_grid(
         verdicts.append((cell, Verdict("already done")))
         watch.end(*verdicts[-1], store.load(cell))
     with store.opened() if left else nullcontext():
-        store.plan.ask(left)
+        store.ask(left)
         for cell, verdict in _running(left, store, watch, workers, force, trial):
             verdicts.append((cell, verdict))
             watch.end(cell, verdict, None if verdict.word == "refused" else store.load(cell))

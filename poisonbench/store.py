@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -119,6 +119,15 @@ class Store:
             with self._writing():
                 stack.enter_context(claims.claimed(self._lock(cell), on_wait))
             yield
+
+    def ask(self, cells: Iterable[Cell]) -> None:
+        """Leave a ticket for every cell; those of the same cells with other code or data, which nobody will take up, go."""
+        wanted = list(cells)
+        folders, meant = {cell.folder for cell in wanted}, {cell.question for cell in wanted}
+        for old in self.plan.asked():
+            if old.folder not in folders and old.question in meant and not self.is_claimed(old):
+                self.plan.forget(old)
+        self.plan.ask(wanted)
 
     def is_claimed(self, cell: Cell) -> bool:
         """Whether a living runner works on ``cell``."""

@@ -308,6 +308,19 @@ def test_what_a_grid_was_asked_for_is_noted_until_it_has_ended(store: Store) -> 
     assert store.plan.asked() == []
 
 
+def test_what_was_asked_of_other_code_is_forgotten_when_it_is_asked_again(store: Store) -> None:
+    [cell] = cells()
+    store.root.mkdir()
+    old, other = cell.model_copy(update={"source": "old"}), cell.model_copy(update={"seed": 7})
+    store.ask([old, other])
+    store.ask([cell])
+    assert {one.identity for one in store.plan.asked()} == {cell.identity, other.identity}
+    store.plan.ask([old])
+    with store.claimed(old):
+        store.ask([cell])
+        assert old in store.plan.asked(), "another runner works on it"
+
+
 def test_a_worker_leaves_alone_what_another_runner_works_on(store: Store) -> None:
     undefended, repairing = twins()
     other = cells(seeds=(1,))[0]
