@@ -23,12 +23,19 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not path:
             raise UserError(f"--set {pair}: write FIELD=VALUE, for example recipe.epochs=20")
         try:
-            found[path.strip()] = yaml.safe_load(text) if text.strip() else text
+            found[path.strip()] = _value(text)
         except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date or a number and is none
             raise UserError(
                 f"--set {pair}: the value is not valid YAML; quote it or close its bracket"
             ) from None
     return found
+
+
+def _value(text: str) -> Any:
+    """``text`` as YAML; words are taken whole, where YAML would end them at a " #"."""
+    value = yaml.safe_load(text) if text.strip() else text
+    plain = isinstance(value, str) and not text.lstrip().startswith(("'", '"'))
+    return text.strip() if plain else value
 
 
 def parse_seeds(text: str) -> list[int]:

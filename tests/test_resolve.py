@@ -220,16 +220,30 @@ def test_plugins_of_the_suite_do_not_share_a_source_hash() -> None:
         ("'20'", "20"),
         ("", ""),
         ("a=b", "a=b"),
+        ("shop #1", "shop #1"),
+        ("'shop #1'", "shop #1"),
     ],
 )
 def test_values_are_what_they_look_like(text: str, value: object) -> None:
     assert parse_settings([f"attack.x={text}"]) == {"attack.x": value}
 
 
-@pytest.mark.parametrize("text", ["recipe.epochs", "=3", "recipe.epochs=[1,"])
+@pytest.mark.parametrize("text", ["recipe.epochs", "=3", "recipe.epochs=[1,", "attack.target=2020-13-45"])
 def test_a_setting_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--set"):
         parse_settings([text])
+
+
+def test_words_that_yaml_takes_for_something_else_are_to_be_quoted() -> None:
+    with pytest.raises(UserError, match=r"field 'target'.*quoted, as in '\"no\"'"):
+        resolve(one(settings=parse_settings(["attack.target=no"])))
+
+
+def test_moments_of_the_optimiser_and_seeds_have_bounds() -> None:
+    with pytest.raises(UserError, match=r"recipe\.betas"):
+        resolve(one(settings={"recipe.betas": [0.9, 1.5]}))
+    with pytest.raises(UserError, match="seed -1"):
+        resolve(one(seeds=(-1,)))
 
 
 def test_scientific_notation_is_a_number() -> None:
