@@ -21,7 +21,8 @@ Variants are named presets of one plugin, chosen with a colon, as in ``my_attack
 
 ``poison`` decides *which* rows become *what* and returns a manifest; the runner applies it, so that every defence
 meets the same poisons. ``probe`` gives the inputs to classify after training. Both draw only from the ``rng`` they are
-given, sizes are shares of the image side, and neither sees the defence.
+given, sizes are shares of the image side, and neither sees the defence. An instance keeps nothing: the poisons are drawn once
+for all defences, and another process, given the manifest from its file, asks for the probe.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ A defence overrides only what it needs; the runner owns data, seeds, loop, check
 
 A defence never sees the poison manifest, the attack's name or the test sets. Whatever else it needs (clean pairs,
 class names, the undefended model) it must declare in its card's ``sees``; the lab refuses what was not declared.
+
+The track says which moments there are: "repair" and "screening" start from the undefended model, so nothing is curated or trained
+before them. A run may be killed and taken up by another process, so what a moment needs of an earlier one is in the objective's
+``state_dict`` or made again, and not kept on the instance.
 """
 
 from __future__ import annotations
