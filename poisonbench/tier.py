@@ -26,7 +26,7 @@ class DataSpec(Settings):
     """Where pairs and tasks come from.
 
     Attributes:
-        source: ``clipart`` (embedded), ``none`` (must be given with --data), a folder's path, ``hf:NAME`` or ``wds:SHARDS``.
+        source: ``clipart`` (embedded), ``none`` (must be given with --data), a folder's path, ``hf:NAME``, or ``wds:SHARDS``.
         evaluation: ``clipart``, ``folder:PATH`` (one folder per class) or ``clip-benchmark:NAME``; the first is the headline.
         limit: use only the first so many training pairs (0: all), before poisoning.
         clean: share of a user's pairs that becomes the clean split.

@@ -1,4 +1,4 @@
-"""Pairs read with Hugging Face datasets: a folder laid out as its ``imagefolder``, or a name on the hub."""
+"""Pairs read with Hugging Face datasets: a folder laid out as its ``imagefolder`` or saved by it, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LAYOUT = (
     "put a metadata.csv beside the images, with 'file_name,caption' as first line and then one line per image"
 )
+COLUMNS = "choose a data set of image-caption pairs"
 HUB_COLUMNS = (*CAPTION_KEYS, "txt", "json")
 """Hub data sets made of web shards keep the names of the files in them."""
 
@@ -67,7 +68,7 @@ class HubRows:
 
 
 def open_folder(path: str) -> HubRows:
-    """The rows of a folder with images and a metadata file.
+    """The rows of a folder with images and a metadata file, or of one that ``save_to_disk`` wrote.
 
     Raises:
         UserError: when there is no such folder, or captions cannot be found in it.
@@ -77,6 +78,8 @@ def open_folder(path: str) -> HubRows:
         problem = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"--data {path} {problem}; give a folder, hf:NAME, wds:SHARDS or clipart")
     folder = folder.resolve()
+    if saved := saved_state(folder):
+        return _hub_rows(_loaded(path, "save it again", saved.parent, from_disk=True), path, COLUMNS, None)
     files = metadata_files(folder)
     if not files:
         raise UserError(f"--data {path} has no captions; {LAYOUT}")
@@ -87,13 +90,22 @@ def open_folder(path: str) -> HubRows:
 
 
 def open_hub(name: str) -> HubRows:
-    """The train split of data set ``name`` on the hub.
+    """The train split of data set ``name`` on the hub, or of a saved one in the folder of that name.
 
     Raises:
         UserError: when it cannot be had, or has no image or caption column.
     """
+    if saved_state(Path(name).expanduser()):
+        return open_folder(name)
     dataset = _loaded(f"hf:{name}", "check the name and the network connection", name)
-    return _hub_rows(dataset, f"hf:{name}", "choose a data set of image-caption pairs", None)
+    return _hub_rows(dataset, f"hf:{name}", COLUMNS, None)
+
+
+def saved_state(folder: Path) -> Path | None:
+    """What ``save_to_disk`` says of a data set, or of the train split of several, that it wrote into ``folder``."""
+    return next(
+        (file for file in (folder / "state.json", folder / "train" / "state.json") if file.is_file()), None
+    )
 
 
 def metadata_files(folder: Path) -> list[Path]:
@@ -108,12 +120,16 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _loaded(source: str, mend: str, *args: Any, **options: Any) -> Any:
+def _loaded(source: str, mend: str, *args: Any, from_disk: bool = False, **options: Any) -> Any:
     import datasets
 
     try:
         with _quiet(datasets):
-            return datasets.load_dataset(*args, **options, split="train")
+            return (
+                datasets.load_from_disk(*args)
+                if from_disk
+                else datasets.load_dataset(*args, **options, split="train")
+            )
     except Exception as error:  # every builder and transport has exceptions of its own
         reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
         raise UserError(f"--data {source} cannot be read ({reason}); {mend}") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from poisonbench.sources.class_folders import picture_files
-from poisonbench.sources.hub import metadata_files
+from poisonbench.sources.hub import metadata_files, saved_state
 from poisonbench.sources.shards import shard_files
 from poisonbench.tier import DataSpec
 
@@ -43,8 +43,12 @@ def _told(name: str) -> Iterator[bytes]:
         elif kind == "folder" and Path(rest).expanduser().is_dir():
             folder = Path(rest).expanduser()
             yield from _sizes(picture_files(folder), folder)
-        elif Path(name).expanduser().is_dir():
-            yield from (file.read_bytes() for file in metadata_files(Path(name).expanduser()))
+        elif (folder := Path(rest if kind == "hf" else name).expanduser()).is_dir():
+            saved = saved_state(folder)  # it holds a fingerprint of the rows
+            files = [saved] if saved else metadata_files(folder)
+            yield from (file.read_bytes() for file in files)
+            if not files:
+                yield name.encode()
         else:
             yield name.encode()
     except OSError:

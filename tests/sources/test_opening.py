@@ -175,6 +175,17 @@ def test_a_name_on_the_hub_is_read_through_datasets(opened, monkeypatch: pytest.
     assert data.skipped == ("row 3: the image cannot be read (the row has none)",)
 
 
+@pytest.mark.parametrize("prefix", ["", "hf:"])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_saved_data_set_is_read(tmp_path: Path, opened, prefix: str, split: bool) -> None:
+    rows = {"image": [drawing(i) for i in range(3)], "caption": [f"thing {i}" for i in range(3)]}
+    table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    (datasets.DatasetDict(train=table) if split else table).save_to_disk(tmp_path / "saved")
+    data = opened(f"{prefix}{tmp_path / 'saved'}", clean=0, validation=0)
+    assert said(data.train) == ["thing 0", "thing 1", "thing 2"]
+    assert np.array_equal(pictures(data.train), np.stack([squared(drawing(i), SIDE) for i in range(3)]))
+
+
 def test_splits_are_repeatable_and_keep_equal_captions_together(folder: Path, opened) -> None:
     spellings = ("Thing {}", "thing  {}", "THING {} ")
     write_csv(folder, [(f"{i:02}.png", spellings[i % 3].format(i // 3)) for i in range(60)])

@@ -57,3 +57,9 @@ def test_pictures_to_judge_by_are_known_by_their_names_and_sizes(tmp_path: Path)
 def test_what_is_not_there_is_known_by_its_name() -> None:
     known = {stamp(DataSpec(source=name)) for name in ("clipart", "hf:a/b", "hf:a/c", "no/such/folder")}
     assert len(known) == 4
+
+
+def test_folders_without_captions_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert stamp(DataSpec(source=f"hf:{tmp_path}/one")) != stamp(DataSpec(source=f"hf:{tmp_path}/two"))
