@@ -47,4 +47,4 @@ class SweepConfig(DefenseConfig):
         if self.weight_decay is not None:
             shared["weight_decay"] = self.weight_decay
         rates = [tier.lr * factor for factor in self.lrs]
-        return {f"lr {rate:.3g}": tier.model_copy(update=shared | {"lr": rate}) for rate in rates}
+        return {f"lr {rate:.6g}": tier.model_copy(update=shared | {"lr": rate}) for rate in rates}
