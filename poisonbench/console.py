@@ -116,7 +116,7 @@ class Board(Watch):
 
     def refused(self, cell: Cell, reason: str) -> None:
         """One line."""
-        self.say(f"{label(cell)}: not run: {reason}")
+        self.say(_not_run(cell, reason))
 
     def _display(self, prefix: str) -> Progress:
         raise NotImplementedError
@@ -127,7 +127,7 @@ class QuietBoard(Watch):
 
     def refused(self, cell: Cell, reason: str) -> None:
         """One line."""
-        _say(f"{label(cell)}: not run: {reason}")
+        _say(_not_run(cell, reason))
 
 
 class PlainBoard(Board):
@@ -251,6 +251,10 @@ def bars_on(console: Console) -> Bars:
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def _not_run(cell: Cell, reason: str) -> str:
+    return f"{label(cell)}: not run: {reason}"
 
 
 def _gist(verdict: Verdict, record: Record | None) -> str:

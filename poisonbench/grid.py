@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from poisonbench.attempt import Trial, Verdict, Watch, finished, run_trial, settle
 from poisonbench.cell import Cell
 from poisonbench.errors import UserError
-from poisonbench.reading import problem
 from poisonbench.store import Store
 from poisonbench.twin import is_shared, twin_of
 from poisonbench.validity import UNDEFENDED
@@ -77,9 +76,10 @@ def _twins(cells: Sequence[Cell], store: Store) -> list[Cell]:
 
 def _is_there(twin: Cell, store: Store) -> bool:
     """Whether others can start from the twin; one whose record is damaged is run again, or said to need it."""
-    if problem(store.path(twin)):
+    try:
+        return finished(store, twin) and is_shared(store.folder(twin))
+    except UserError:
         return False
-    return finished(store, twin) and is_shared(store.folder(twin))
 
 
 def _running(

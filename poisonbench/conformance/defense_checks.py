@@ -27,6 +27,7 @@ from poisonbench.conformance.defense_rehearsal import (
     trained,
 )
 from poisonbench.defense import Candidate, Pass, Screen
+from poisonbench.towers import Towers
 from poisonbench.training import state_of
 
 DRAWS = "draw only from lab.rng, lab.numpy_rng or batch.rng"
@@ -120,8 +121,7 @@ def state_round_trip(plugin: Plugin) -> None:
 def resumes(plugin: Plugin) -> None:
     """Killed in the middle of epochs and taken up again, its training ends with the same weights and reports."""
     whole, resumed = trained(plugin), trained(plugin, interrupted)
-    weights = zip(state_of(whole.towers), state_of(resumed.towers), strict=True)
-    wrong = [f"the model's {name}" for (name, one), (_, other) in weights if not _equal(one, other)][:1]
+    wrong = [f"the model's {name}" for name in _differing(whole.towers, resumed.towers)[:1]]
     for epoch, report in whole.notes.reports.items():
         found, again = (run.notes.assignments.get(epoch) for run in (whole, resumed))
         if report != resumed.notes.reports.get(epoch):
@@ -144,10 +144,9 @@ def repairs(plugin: Plugin) -> None:
             f"repair's candidate '{name}' has another recipe when it is asked for again; {DRAWS}",
         )
         whole, resumed = (repaired(plugin, name, run, deaths) for deaths in ((), (1, 2)))
-        pairs = zip(state_of(whole), state_of(resumed), strict=True)
-        wrong = [key for (key, one), (_, other) in pairs if not _equal(one, other)]
         mend = "does the objective's state_dict hold all that a step changes?"
-        require(not wrong, f"killed and taken up again, candidate '{name}' ends otherwise; {mend}")
+        same = not _differing(whole, resumed)
+        require(same, f"killed and taken up again, candidate '{name}' ends otherwise; {mend}")
 
 
 def screens(plugin: Plugin) -> None:
@@ -209,6 +208,12 @@ def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     others = sorted(key for key, value in state.items() if not isinstance(value, Tensor))
     require(not others, f"state_dict holds something else than tensors: {', '.join(others)}")
     return {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+
+
+def _differing(one: Towers, other: Towers) -> list[str]:
+    """The names of the weights and buffers that two models do not share."""
+    weights = zip(state_of(one), state_of(other), strict=True)
+    return [name for (name, first), (_, second) in weights if not _equal(first, second)]
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -153,7 +153,7 @@ def repaired(plugin: Plugin, name: str, run: Rehearsal, deaths: Sequence[int] = 
         for last in (*deaths, None):
             lab = replace(run.lab, checkpoints=Checkpoints(Path(folder), name, every=0))
             candidate = later(plugin, lab).repair(lab)[name]
-            objective = _mortal(candidate.objective, last)
+            objective = _mortal(candidate.objective, Notes(), last)
             recipe = candidate.recipe.model_copy(update={"epochs": EPOCHS})
             try:
                 found, _ = repair.trained(
@@ -196,11 +196,7 @@ def with_undefended(lab: Lab) -> Lab:
 
 def watched(objective: Objective, towers: Towers, notes: Notes, last: int | None = None) -> Objective:
     """The same objective, which from now on writes into ``notes`` what it does, and is killed in step ``last``."""
-    plan, finish = objective.plan, objective.finish
-
-    def noted_plan(epoch: int) -> Sequence[Pass]:
-        notes.passes[epoch] = list(plan(epoch))
-        return [replace(one, loss=_noted(one.loss, notes, last)) for one in notes.passes[epoch]]
+    finish = objective.finish
 
     def noted_finish(epoch: int) -> Mapping[str, float]:
         report, assignment = finish(epoch), objective.assignment()
@@ -209,20 +205,22 @@ def watched(objective: Objective, towers: Towers, notes: Notes, last: int | None
             notes.assignments[epoch] = assignment
         return report
 
-    objective.plan, objective.finish = noted_plan, noted_finish  # type: ignore[method-assign]
+    objective.finish = noted_finish  # type: ignore[method-assign]
     for name, tower in (("image", towers.model.visual), ("text", towers.model.text)):
         for parameter in tower.parameters():
             parameter.register_hook(lambda gradient, name=name: _note_gradient(gradient, name, notes))
-    return objective
+    return _mortal(objective, notes, last)
 
 
-def _mortal(objective: Objective, last: int | None) -> Objective:
-    plan, notes = objective.plan, Notes()
+def _mortal(objective: Objective, notes: Notes, last: int | None) -> Objective:
+    """The same objective, whose passes and losses are noted, and which is killed in step ``last``."""
+    plan = objective.plan
 
-    def mortal_plan(epoch: int) -> Sequence[Pass]:
-        return [replace(one, loss=_noted(one.loss, notes, last)) for one in plan(epoch)]
+    def noted_plan(epoch: int) -> Sequence[Pass]:
+        notes.passes[epoch] = list(plan(epoch))
+        return [replace(one, loss=_noted(one.loss, notes, last)) for one in notes.passes[epoch]]
 
-    objective.plan = mortal_plan  # type: ignore[method-assign]
+    objective.plan = noted_plan  # type: ignore[method-assign]
     return objective
 
 
