@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cell_fakes import cells, keep, stored
-from conftest import Shell
+from command_line import Shell
 from pydantic import Field
 
 import poisonbench

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cell_fakes import cells, crashing_trial, good_trial, keep, refusing_trial, stored
-from conftest import Shell
+from command_line import Shell
 
 from poisonbench.attempt import Trial
 from poisonbench.store import Store

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from disturbances import LOOKS, fits_of, main
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from disturbances import LOOKS, fits_of, main
 
 from poisonbench.defenses.otcclip.looks import (
     blurred,

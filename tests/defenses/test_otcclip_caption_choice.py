@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
+import caption_sample
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from caption_choice import Rule, choose, kept, main, measured, paired
+from caption_sample import Sample, drawn
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
@@ -22,12 +24,6 @@ from poisonbench.sources.opening import open_data
 from poisonbench.sources.vocabulary import tokenizer_for
 from poisonbench.tier import DataSpec
 from poisonbench.towers import Features, build_towers, image_side
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import caption_sample
-from caption_choice import Rule, choose, kept, main, measured, paired
-from caption_sample import Sample, drawn
 
 BASIS = torch.eye(8)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
+from separability import judged, main, recurrence, shares
 
 from poisonbench.towers import Features
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from separability import judged, main, recurrence, shares
 
 ROWS, PLACES, WIDTH = 512, 16, 64
 
