@@ -1,22 +1,23 @@
 """OTCCLIP's ablations: ``python -m tools.ablation --print`` gives the commands, ``--runs DIR --out README.md`` the table.
 
-The variations are named in ablation.yaml beside this file. The table is made of whatever records the runs folder holds of them,
-and stands between two marks, so that nothing else of the page is touched.
+The variations are named in ablation.yaml beside this file; ``--set`` gives all of them the same settings, such as a shorter
+training. The table is made of whatever records the runs folder holds of them, and stands between two marks, so that nothing else
+of the page is touched.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import yaml
 from pydantic import Field
 
-from poisonbench.arguments import split_names
+from poisonbench.arguments import parse_settings, split_names
 from poisonbench.cell import Cell
 from poisonbench.durable import write_atomically
 from poisonbench.errors import UserError
@@ -56,18 +57,28 @@ class Variation(Settings):
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     tests: str
 
-    @property
-    def settings(self) -> list[str]:
-        """The changes as ``--set`` takes them."""
-        return [f"{field}={v if isinstance(v, str) else json.dumps(v)}" for field, v in self.changes.items()]
 
-    def cell(self, attack: str, tier: str) -> Cell:
-        """What it asks for, on seed 0.
+class Ground(NamedTuple):
+    """What all variations have in common.
+
+    Attributes:
+        tier: the tier's name.
+        seeds: as ``--seeds`` takes them.
+        settings: field to value, as ``--set`` takes them.
+    """
+
+    tier: str
+    seeds: str
+    settings: Mapping[str, Any] = {}
+
+    def cell(self, attack: str, defense: str = DEFENSE, changes: Mapping[str, Any] | None = None) -> Cell:
+        """What ``changes`` ask for beyond it, on seed 0.
 
         Raises:
-            UserError: for a field or a value that the defence does not take.
+            UserError: for a field or a value that attack, defence or tier do not take.
         """
-        return resolve(Request((attack,), (DEFENSE,), tier, settings=self.changes, device="cpu"))[0]
+        settings = {**self.settings, **(changes or {})}
+        return resolve(Request((attack,), (defense,), self.tier, settings=settings, device="cpu"))[0]
 
 
 @click.command()
@@ -79,14 +90,17 @@ class Variation(Settings):
 @click.option("--attack", "attacks", default="backdoor_badnet", show_default=True, metavar="NAMES")
 @click.option("--seeds", default="10-12", show_default=True, help="Development seeds.")
 @click.option("--tier", default="clipart", show_default=True)
-def main(commands: bool, runs: Path, out: Path | None, attacks: str, seeds: str, tier: str) -> None:
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="For all variations.")
+def main(
+    commands: bool, runs: Path, out: Path | None, attacks: str, seeds: str, tier: str, settings: Sequence[str]
+) -> None:
     """Print commands, or write the table of what they left in RUNS into OUT (without OUT: print it)."""
     try:
-        found = variations()
+        found, ground = variations(), Ground(tier, seeds, parse_settings(settings))
         if commands:
-            click.echo("\n".join(command_lines(found, attacks, seeds, tier, runs)))
+            click.echo("\n".join(command_lines(found, attacks, ground, runs)))
             return
-        page = section(found, read(runs, seeds), split_names([attacks]), tier)
+        page = section(found, read(runs, seeds), split_names([attacks]), ground)
         if out is None:
             click.echo(page)
         else:
@@ -105,36 +119,49 @@ def variations(path: Path = VARIATIONS) -> list[Variation]:
     return [validated(Variation, entry, f"{path.name}, variation {n}") for n, entry in enumerate(entries, 1)]
 
 
-def command_lines(found: Sequence[Variation], attacks: str, seeds: str, tier: str, runs: Path) -> list[str]:
+def command_lines(found: Sequence[Variation], attacks: str, ground: Ground, runs: Path) -> list[str]:
     """One command per configuration, the undefended twin first; what is the default by another name comes once."""
-    common = ["poisonbench", "run", "--attack", attacks, "--tier", tier, "--seeds", seeds, "--out", str(runs)]
+    common = ["poisonbench", "run", "--attack", attacks, "--tier", ground.tier, "--seeds", ground.seeds]
     attack = split_names([attacks])[0]
     distinct = {
-        json.dumps(fields_asked(one.cell(attack, tier)), sort_keys=True): one for one in reversed(found)
+        json.dumps(fields_asked(ground.cell(attack, changes=one.changes)), sort_keys=True): one
+        for one in reversed(found)
     }
-    lines = [[*common, "--defense", UNDEFENDED]]
-    for one in reversed(distinct.values()):
-        lines.append(
-            [*common, "--defense", DEFENSE, *(word for text in one.settings for word in ("--set", text))]
-        )
-    return [shlex.join(line) for line in lines]
+    asked = [(UNDEFENDED, ground.settings)]
+    asked += [(DEFENSE, {**ground.settings, **one.changes}) for one in reversed(distinct.values())]
+    return [
+        shlex.join([*common, "--out", str(runs), "--defense", defense, *flags(settings)])
+        for defense, settings in asked
+    ]
 
 
-def section(found: Sequence[Variation], records: Sequence[Record], attacks: Sequence[str], tier: str) -> str:
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command line."""
+    return [word for text in texts(settings) for word in ("--set", text)]
+
+
+def texts(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as ``--set`` takes them."""
+    return [f"{field}={v if isinstance(v, str) else json.dumps(v)}" for field, v in settings.items()]
+
+
+def section(
+    found: Sequence[Variation], records: Sequence[Record], attacks: Sequence[str], ground: Ground
+) -> str:
     """A table per attack: undefended, then every variation, run or not."""
+    command = shlex.join(["python", "-m", "tools.ablation", "--seeds", ground.seeds, *flags(ground.settings)])
     parts = [
-        f"Made by `python -m tools.ablation` from the records of the commands that `--print` lists, tier `{tier}`."
+        f"Made by `{command}` from the records of the commands that `--print` lists, tier `{ground.tier}`."
     ]
     for attack in attacks:
-        plain = fields_asked(resolve(Request((attack,), (UNDEFENDED,), tier, device="cpu"))[0])
-        rows = [["undefended", "the attack itself", *_numbers(plain, attack, UNDEFENDED, tier, records)]]
-        default = fields_asked(Variation(label="", tests="").cell(attack, tier))
+        rows = [["undefended", "the attack itself", *_numbers(ground.cell(attack, UNDEFENDED), records)]]
+        default = fields_asked(ground.cell(attack))
         for one in found:
-            fields = fields_asked(one.cell(attack, tier))
-            same = ", the default" if one.changes and fields == default else ""
-            changes = " ".join(text.removeprefix("defense.") for text in one.settings)
+            cell = ground.cell(attack, changes=one.changes)
+            same = ", the default" if one.changes and fields_asked(cell) == default else ""
+            changes = " ".join(text.removeprefix("defense.") for text in texts(one.changes))
             name = f"{one.label} (`{changes}`{same})" if changes else one.label
-            rows.append([name, one.tests, *_numbers(fields, attack, DEFENSE, tier, records)])
+            rows.append([name, one.tests, *_numbers(cell, records)])
         parts += [f"`{attack}`:", markdown(["variation", "what it tests", *NUMBERS], rows)]
     return "\n\n".join(parts)
 
@@ -154,13 +181,11 @@ def between_marks(page: str, text: str, path: Path) -> str:
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
-def _numbers(
-    wanted: dict[str, Any], attack: str, defense: str, tier: str, records: Sequence[Record]
-) -> list[str]:
-    """The row of the latest configuration that agrees with ``wanted`` in every field that both know."""
-    named = [
-        r for r in records if (r.attack.full_name, r.defense.full_name, r.tier) == (attack, defense, tier)
-    ]
+def _numbers(cell: Cell, records: Sequence[Record]) -> list[str]:
+    """The row of the latest configuration that agrees with ``cell`` in every field that both know."""
+    meant = (cell.attack.full_name, cell.defense.full_name, cell.tier.name)
+    wanted = fields_asked(cell)
+    named = [r for r in records if (r.attack.full_name, r.defense.full_name, r.tier) == meant]
     fitting = groups([r for r in named if not deviations(fields_of(r), wanted)], records)
     if not fitting:
         return ["not run", *[NOTHING] * (len(NUMBERS) - 1)]

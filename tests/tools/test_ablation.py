@@ -15,15 +15,25 @@ from poisonbench.cli import cli
 from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.errors import UserError
 from poisonbench.resolve import Request, resolve
-from tools.ablation import BEGIN, END, Variation, between_marks, command_lines, main, section, variations
+from tools.ablation import (
+    BEGIN,
+    END,
+    Ground,
+    Variation,
+    between_marks,
+    command_lines,
+    main,
+    section,
+    variations,
+)
 
-ATTACK, TIER = "backdoor_badnet", "clipart"
+ATTACK, GROUND = "backdoor_badnet", Ground("clipart", "10-11")
 ALL = variations()
 
 
 @pytest.mark.parametrize("variation", ALL, ids=lambda variation: variation.label)
 def test_the_defence_takes_every_variation(variation: Variation) -> None:
-    config = variation.cell(ATTACK, TIER).defense.config
+    config = GROUND.cell(ATTACK, changes=variation.changes).defense.config
     assert variation.tests
     for field, value in variation.changes.items():
         section_name, name = field.split(".")
@@ -31,7 +41,7 @@ def test_the_defence_takes_every_variation(variation: Variation) -> None:
 
 
 def test_labels_and_configurations_are_distinct_but_for_names_of_the_default() -> None:
-    configs = [json.dumps(one.cell(ATTACK, TIER).defense.config) for one in ALL]
+    configs = [json.dumps(GROUND.cell(ATTACK, changes=one.changes).defense.config) for one in ALL]
     assert ALL[0].changes == {}
     others = [config for config in configs if config != configs[0]]
     assert len(set(others)) == len(others) >= 20
@@ -47,7 +57,7 @@ def test_every_choice_of_the_reconstruction_is_varied() -> None:
 def test_a_field_or_value_that_the_defence_does_not_take_is_named(tmp_path: Path) -> None:
     for change, said in (({"defense.intre": 0}, "inter"), ({"defense.beta": 2}, "beta")):
         with pytest.raises(UserError, match=said):
-            Variation.model_validate({"label": "x", "tests": "y", "set": change}).cell(ATTACK, TIER)
+            GROUND.cell(ATTACK, changes=change)
     path = tmp_path / "wrong.yaml"
     path.write_text("- label: default\n  tests: a\n- label: no sentence\n")
     with pytest.raises(UserError, match=r"wrong\.yaml, variation 2: field 'tests'"):
@@ -55,12 +65,12 @@ def test_a_field_or_value_that_the_defence_does_not_take_is_named(tmp_path: Path
 
 
 def test_the_printed_commands_ask_for_the_variations() -> None:
-    lines = command_lines(ALL, ATTACK, "10-11", TIER, Path("my runs"))
+    lines = command_lines(ALL, ATTACK, GROUND, Path("my runs"))
     asked = [cells_of(line) for line in lines]
     assert all([cell.seed for cell in cells] == [10, 11] for cells in asked)
     assert asked[0][0].defense.name == "none"
     printed = [json.dumps(cells[0].defense.config) for cells in asked[1:]]
-    meant = {json.dumps(one.cell(ATTACK, TIER).defense.config) for one in ALL}
+    meant = {json.dumps(GROUND.cell(ATTACK, changes=one.changes).defense.config) for one in ALL}
     assert len(printed) == len(meant) and set(printed) == meant
 
 
@@ -83,7 +93,7 @@ def test_the_table_has_every_variation_run_or_not() -> None:
         ran(defense="otcclip", asr=(50, 100), top1=0.4, settings={"defense.weight": 0}),
         ran(defense="otcclip", asr=(99, 100), settings={"defense.weight": 0, "recipe.epochs": 1}),
     )
-    found = rows(section(ALL, records, [ATTACK], TIER))
+    found = rows(section(ALL, records, [ATTACK], GROUND))
     assert len(found) == 1 + len(ALL)
     by_name = {row[0]: row for row in found}
     assert by_name["undefended"][3].startswith("90/100")
@@ -93,11 +103,28 @@ def test_the_table_has_every_variation_run_or_not() -> None:
     assert by_name["no OT loss (`inter=0`)"][2:] == ["not run", *["-"] * 8]
 
 
+def test_what_all_variations_have_in_common_is_asked_for_and_tabulated() -> None:
+    short = GROUND._replace(settings={"recipe.epochs": 1, "attack.rate": 0.05})
+    for line in command_lines(ALL, ATTACK, short, Path("my runs")):
+        assert all(
+            (cell.tier.recipe.epochs, cell.attack.config["rate"]) == (1, 0.05) for cell in cells_of(line)
+        )
+    records = judged(
+        ran(asr=(80, 100), settings=short.settings),
+        ran(defense="otcclip", asr=(50, 100)),
+        ran(defense="otcclip", asr=(3, 100), settings=short.settings),
+    )
+    page = section(ALL, records, [ATTACK], short)
+    assert "--set recipe.epochs=1 --set attack.rate=0.05" in page
+    undefended, default, *_ = rows(page)
+    assert undefended[3].startswith("80/100") and default[3].startswith("3/100")
+
+
 def test_a_record_of_earlier_code_says_what_it_did_not_know() -> None:
     cell, stored = ran(defense="otcclip")
     config = {field: value for field, value in stored.defense.config.items() if field != "weight"}
     stored = stored.model_copy(update={"defense": stored.defense.model_copy(update={"config": config})})
-    [_, default, *_] = rows(section(ALL, judged((cell, stored)), [ATTACK], TIER))
+    [_, default, *_] = rows(section(ALL, judged((cell, stored)), [ATTACK], GROUND))
     assert default[2] == "10 (by code without defense.weight)"
 
 
