@@ -114,13 +114,13 @@ def chosen(undefended: float, accuracies: Sequence[float | None]) -> int | None:
     """The place of the chosen candidate, from validation accuracies and nothing else.
 
     The last, hence strongest, that loses at most ``TOLERANCE`` against the undefended model; where none does, the most
-    accurate; None where all failed (a failed candidate's accuracy is None).
+    accurate, of equals the weakest; None where all failed (a failed candidate's accuracy is None).
     """
     finished = [(accuracy, place) for place, accuracy in enumerate(accuracies) if accuracy is not None]
     harmless = [place for accuracy, place in finished if undefended - accuracy <= TOLERANCE + 1e-9]
     if harmless:
         return harmless[-1]
-    return max(finished)[1] if finished else None
+    return max(finished, key=lambda one: one[0])[1] if finished else None
 
 
 def attempted(

@@ -107,6 +107,7 @@ def repair(lab: Lab, towers: Towers, *objectives: Objective, training: Training 
         (0.50, [0.40, 0.49, 0.30], 1),
         (0.50, [0.55, 0.51, 0.49], 2),  # the strongest, not the most accurate
         (0.50, [0.40, 0.45, 0.30], 1),  # none qualifies: the most accurate
+        (0.50, [0.45, 0.40, 0.45], 0),  # of equals that one which changed the model least
         (0.50, [None, 0.45, None], 1),
         (0.50, [0.49, None], 0),
         (0.50, [None, None], None),
