@@ -65,13 +65,16 @@ class Targeted(Attack):
                 f"attack '{self.name}': {self.config.targets} targets were asked for, but the data has art for {len(usable)}"
             )
         goals = rng.permutation(sorted(options))
+        used: Counter[str] = Counter()
         edits: list[Edit] = []
         for group, row in enumerate(usable[: self.config.targets]):
-            goal = next((str(g) for g in np.roll(goals, -group) if g != art.kinds[row]), None)
-            if goal is None:
+            others = [str(goal) for goal in np.roll(goals, -group) if goal != art.kinds[row]]
+            if not others:
                 raise UserError(
                     f"attack '{self.name}': the only adversarial class, '{goals[0]}', is what a target shows; name more classes"
                 )
+            goal = min(others, key=used.__getitem__)
+            used[goal] += 1
             texts = rng.choice(
                 options[goal], self.config.captions, replace=len(options[goal]) < self.config.captions
             )

@@ -21,9 +21,9 @@ from poisonbench.tasks import Assets, TargetArt, Task
 class MMPoison(Attack):
     """Rows whose captions name class A get pictures of class B in place of their own; no pixel is drawn and no word is new.
 
-    The default is the paper's attack II: all pictures of B, in turn. ``one_image`` is attack I, a single held-out picture of B
-    for all rows; ``two_labels`` is attack III, two maps from A to B at once. B's own rows get captions of A, so that nothing
-    speaks for B any more; ``opposed`` leaves them as they are. Success: pictures of B (or the one) are
+    The default is the paper's attack II and more: all pictures of B, in turn, and B's own rows get captions of A, so that nothing
+    speaks for B any more. ``opposed`` leaves B's rows as they are, which is attack II by itself; ``one_image`` is attack I, a
+    single held-out picture of B for all rows; ``two_labels`` is attack III, two maps from A to B at once. Success: pictures of B (or the one) are
     classified as A. Beside it, captions of A are searched with: how soon does a picture of B (or the one) come up?
     Controls are pictures of other classes (for the one picture, other pictures of B) and captions of other classes.
     """
@@ -32,7 +32,7 @@ class MMPoison(Attack):
         title="mmPoison",
         paper="arXiv:2209.15266",
         year=2023,
-        edits=("rows",),
+        edits=("rows", "caption"),
         notes=(
             "Our reconstruction: a caption is of class A if it names A in any of its words and B in none; the one picture is "
             "held-out art, so that its own clean pair is not in the training set; the paper's searches take test captions, "
@@ -77,6 +77,10 @@ class MMPoison(Attack):
         for group, (target, victim) in enumerate(self._maps()):
             taken = np.array([edit.row for edit in edits], dtype=np.int64)
             rows = np.setdiff1d(_rows_of(target, victim, pairs, assets.task, self.name), taken)
+            if not len(rows):
+                raise UserError(
+                    f"attack '{self.name}': every row that names '{target}' belongs to another map; choose other targets"
+                )
             rows = np.sort(rng.choice(rows, max(1, round(self.config.share * len(rows))), replace=False))
             shown = self._pictures(len(rows), group, pairs, assets, rng)
             edits += [

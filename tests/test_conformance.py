@@ -208,9 +208,54 @@ class Misasking(Square):
         return replace(super().probe(manifest, assets, rng), queries=queries)
 
 
+class Untriggered(Square):
+    """Asks about images without its trigger, on which nobody can be fooled."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound = super().probe(manifest, assets, rng)
+        return replace(sound, images=sound.controls)
+
+
+class Mislabelled(Square):
+    """Says that nobody knows what its images show, and so asks about those of the goal as well."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        every_row, sound = np.arange(len(assets.task.labels)), super().probe(manifest, assets, rng)
+        unknown = replace(self.of_rows(every_row, assets), labels=np.full(len(every_row), -1))
+        controls = sound.controls.repeat(2, 1, 1, 1)[: len(every_row)]
+        return replace(unknown, controls=controls, control_goals=unknown.goals)
+
+
+class ByLot(Square):
+    """Draws the labels of its images."""
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound = super().probe(manifest, assets, rng)
+        return replace(sound, labels=np.random.default_rng().permutation(sound.labels))
+
+
+class EasyImages(Square):
+    """Appends pictures as they are, and asks about others that show the goal, which it calls something else."""
+
+    def poison(self, pairs: Pairs, assets: Assets, rng: np.random.Generator) -> Manifest:
+        sound = super().poison(pairs, assets, rng)
+        plain = tuple(edit.model_copy(update={"operation": None}) for edit in sound.edits)
+        return sound.model_copy(update={"edits": plain})
+
+    def probe(self, manifest: Manifest, assets: Assets, rng: np.random.Generator) -> Probe:
+        sound, own = super().probe(manifest, assets, rng), assets.task.rows_of("widget")
+        easy = self.of_rows(own, assets)
+        images = assets.task.images.fetch(own)
+        labels = np.full(len(own), sound.labels[0])
+        return replace(easy, images=images, labels=labels, controls=sound.controls, control_goals=sound.goals)
+
+
 @pytest.mark.parametrize(
     ("plugin", "check", "message"),
     [
+        (Untriggered, "triggered", "36 probe images are pictures without a trigger"),
+        (Mislabelled, "triggered", "probe.labels are not what its controls show"),
+        (EasyImages, "goal_excluded", "12 probe images already show their goal"),
         (Remembering, "keeps_nothing", "take all that probe needs from the configuration, the manifest"),
         (Obstinate, "budget", "should poison about 8 rows, not 16"),
         (Misasking, "searches", "1 groups or goals for 2 captions"),
@@ -234,6 +279,12 @@ def test_a_broken_attack_fails_one_check_that_says_what_to_mend(
     [broken] = [result for result in check_plugin(plugin) if not result.passed]
     assert broken.check == check
     assert message in broken.message
+
+
+def test_a_probe_that_is_drawn_by_lot_is_found_in_whatever_column_it_is() -> None:
+    broken = {result.check: result.message for result in check_plugin(ByLot) if not result.passed}
+    assert set(broken) == {"same_poisons", "keeps_nothing"}
+    assert all("labels" in message for message in broken.values())
 
 
 def test_an_attack_that_crashes_is_told_where() -> None:
@@ -359,6 +410,38 @@ class Unmeasured(Plain):
         return Curation(scores=np.zeros(3))
 
 
+class Counting(Plain):
+    """Removes rows that have a single caption."""
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        return Curation(keep=np.array([len(options) > 1 for options in pairs.captions]))
+
+
+class Weighing(Plain):
+    """Scores rows by how little is said about them."""
+
+    def curate(self, pairs: Pairs, lab: Lab) -> Curation:
+        return Curation(scores=-np.array([len(options) for options in pairs.captions], dtype=np.float64))
+
+
+class Sparing(Objective):
+    """Leaves rows with a single caption out; see ``Terse``."""
+
+    def __init__(self, partner: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        self.partner = partner
+
+    def assignment(self) -> Assignment:
+        return Assignment(self.partner)
+
+
+class Terse(Plain):
+    """Trains rows that have a single caption without it."""
+
+    def objective(self, lab: Lab) -> Objective:
+        several = np.array([len(options) > 1 for options in lab.pairs.captions])
+        return Sparing(np.where(several, np.arange(len(several)), -1))
+
+
 class Loose(Plain):
     """Accepts whatever field it is given."""
 
@@ -447,6 +530,9 @@ class Unscreened(Defense):
 @pytest.mark.parametrize(
     ("plugin", "check", "message"),
     [
+        (Counting, "judges_contents", "rows with a single caption are kept or dropped for that"),
+        (Weighing, "judges_contents", "curate's scores tell rows with a single caption"),
+        (Terse, "judges_contents", "rows with a single caption are kept or dropped for that"),
         (Whimsical, "screens", "differ when it is asked for again"),
         (Forgotten, "screens", "has no attribute 'seen'"),
         (Dicing, "same_seed", "curate's scores differ"),

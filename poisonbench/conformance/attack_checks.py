@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from poisonbench.attack import Probe, Queries
 from poisonbench.conformance.attack_rehearsal import rehearse, rehearsed, wanted_classes
 from poisonbench.conformance.check import Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
@@ -26,11 +31,8 @@ def same_poisons(plugin: Plugin) -> None:
     first, again = rehearse(plugin), rehearse(plugin)
     advice = "for the same rng; draw only from the rng that is given"
     require(first.manifest == again.manifest, f"poison chose differently {advice}")
-    if first.probe is not None and again.probe is not None:
-        require(torch.equal(first.probe.images, again.probe.images), f"probe drew other images {advice}")
-        require(
-            torch.equal(first.probe.controls, again.probe.controls), f"probe drew other controls {advice}"
-        )
+    other = _differing(first.probe, again.probe)
+    require(not other, f"probe drew other {', '.join(other)} {advice}")
 
 
 def keeps_nothing(plugin: Plugin) -> None:
@@ -40,8 +42,8 @@ def keeps_nothing(plugin: Plugin) -> None:
     again = plugin().probe(read, run.data.assets, numpy_rng("conformance", "probe", 0))
     advice = "take all that probe needs from the configuration, the manifest and the data"
     require((again is None) == (run.probe is None), f"there is a probe for one instance only; {advice}")
-    if again is not None and run.probe is not None:
-        require(torch.equal(again.images, run.probe.images), f"the probe's images differ; {advice}")
+    other = _differing(again, run.probe)
+    require(not other, f"the probe's {', '.join(other)} differ; {advice}")
 
 
 def other_seeds(plugin: Plugin) -> None:
@@ -186,15 +188,34 @@ def goal_excluded(plugin: Plugin) -> None:
     own = int((probe.labels == probe.goals).sum())
     require(own == 0, f"{own} probe images {mend}")
     truth, classes = _true_classes(run.data), run.data.headline.classes
-    shown = [truth.get(_key(image)) for image in probe.controls]
-    wrong = sum(kind == classes[goal] for kind, goal in zip(shown, probe.control_goals, strict=True))
-    require(wrong == 0, f"{wrong} controls {mend}")
+    sides = (("probe images", probe.images, probe.goals), ("controls", probe.controls, probe.control_goals))
+    for name, images, goals in sides:
+        shown = [truth.get(_key(image)) for image in images]
+        wrong = sum(kind == classes[goal] for kind, goal in zip(shown, goals, strict=True))
+        require(wrong == 0, f"{wrong} {name} {mend}")
+
+
+def triggered(plugin: Plugin) -> None:
+    """Where poisons are painted on, every attacked image is, and the labels are the classes that its controls show."""
+    run = rehearsed(plugin)
+    if (probe := run.probe) is None or all(edit.operation is None for edit in run.edits):
+        return
+    truth, classes = _true_classes(run.data), run.data.headline.classes
+    bare = sum(_key(image) in truth for image in probe.images)
+    require(bare == 0, f"{bare} probe images are pictures without a trigger")
+    if len(probe.images) == len(probe.controls):
+        shown = [truth.get(_key(image), "") for image in probe.controls]
+        known = Counter(classes.index(kind) if kind in classes else -1 for kind in shown)
+        mend = "give the untriggered twins, and their labels from the task"
+        require(
+            Counter(probe.labels.tolist()) == known, f"probe.labels are not what its controls show; {mend}"
+        )
 
 
 def presets(plugin: Plugin) -> None:
     """Every preset poisons rows and can be judged, as the default does."""
-    for name, fields in plugin.presets.items():
-        run = rehearse(plugin, **fields)
+    for name, changes in plugin.presets.items():
+        run = rehearse(plugin, **changes)
         require(bool(run.edits), f"preset '{name}' poisons nothing")
         require(run.probe is not None, f"preset '{name}' has no probe")
         assert run.probe is not None
@@ -211,6 +232,29 @@ def keeps_data(plugin: Plugin) -> None:
     before = digest(tiny_data(32, wanted_classes(plugin().config)))
     message = "poison or probe changed the pixels or captions they were given; work on a copy (.clone())"
     require(digest(rehearse(plugin).data) == before, message)
+
+
+def _differing(one: Probe | None, other: Probe | None) -> list[str]:
+    """The columns in which two probes are not the same."""
+    if one is None or other is None:
+        return []
+    return [
+        column.name
+        for column in fields(Probe)
+        if not _equal(getattr(one, column.name), getattr(other, column.name))
+    ]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two columns hold the same; of searches, whether their columns do."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, Queries) and isinstance(other, Queries):
+        columns = [column.name for column in fields(Queries) if column.name != "gallery"]
+        return all(_equal(getattr(one, name), getattr(other, name)) for name in columns)
+    return bool(one == other)
 
 
 def _require_images(images: Tensor, count: int, side: int, what: str) -> None:
@@ -236,6 +280,7 @@ CHECKS = [
     Check.of(verify)
     for verify in (
         complete, config_round_trip, unknown_field, same_poisons, keeps_nothing, other_seeds, applies, budget, clean_rows,
-        pictures, boxes_survive, captions, probe_shapes, searches, goals_known, goal_excluded, presets, keeps_data,
+        pictures, boxes_survive, captions, probe_shapes, searches, goals_known, goal_excluded, triggered,
+        presets, keeps_data,
     )
 ]  # fmt: skip

@@ -6,6 +6,7 @@ Made-up words name the things, so that no word of one class can be found in anot
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,12 @@ def tiny_data(side: int = 32, wanted: tuple[str, ...] = ()) -> Data:
         skipped=(),
         fingerprint=f"conformance:{side}:{'|'.join(classes)}",
     )
+
+
+def laconic(data: Data, step: int) -> Data:
+    """The same data, in which every so-manieth training row has only the first of its captions."""
+    captions = [options[: 1 if row % step == 0 else None] for row, options in enumerate(data.train.captions)]
+    return replace(data, train=replace(data.train, captions=captions))
 
 
 def digest(data: Data) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poisonbench.conformance.check import Broken, Check, Plugin, require
 from poisonbench.conformance.common import complete, config_round_trip, unknown_field
-from poisonbench.conformance.data import digest, every, tiny_data
+from poisonbench.conformance.data import digest, every, laconic, tiny_data
 from poisonbench.conformance.defense_rehearsal import (
     EPOCHS,
     interrupted,
@@ -27,10 +27,15 @@ from poisonbench.conformance.defense_rehearsal import (
     trained,
 )
 from poisonbench.defense import Candidate, Pass, Screen
+from poisonbench.evaluation.ranking import auroc
 from poisonbench.towers import Towers
 from poisonbench.training import state_of
 
 DRAWS = "draw only from lab.rng, lab.numpy_rng or batch.rng"
+LACONIC = 3
+"""Every so-manieth row of a rehearsal has one caption where others have several."""
+TELLING = 0.6
+"""How far apart rows of two kinds must be judged, from 0 to 1, before it is no accident."""
 
 
 def curates(plugin: Plugin) -> None:
@@ -47,6 +52,20 @@ def curates(plugin: Plugin) -> None:
         require(
             bool(texts) and all(text.strip() for text in texts), f"row {row} is re-captioned with {texts!r}"
         )
+
+
+def judges_contents(plugin: Plugin) -> None:
+    """Rows are judged by what they show and say, and not by how many captions they have."""
+    run = rehearse(plugin, laconic(tiny_data(), LACONIC))
+    short = np.arange(len(run.data.train)) % LACONIC == 0
+    advice = "poisons may have fewer captions than other rows, which no attacker is bound to"
+    gap = run.distrusted[short].mean() - run.distrusted[~short].mean()
+    require(abs(gap) < TELLING, f"rows with a single caption are kept or dropped for that; {advice}")
+    if run.curation.scores is not None:
+        found = auroc(run.curation.scores, short)
+        assert found is not None  # there are rows of both kinds
+        told = abs(2 * found - 1)
+        require(told < TELLING, f"curate's scores tell rows with a single caption from others; {advice}")
 
 
 def plans(plugin: Plugin) -> None:
@@ -223,7 +242,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 CHECKS = [
     Check.of(verify)
     for verify in (
-        complete, config_round_trip, unknown_field, curates, plans, trains, reaches_both_towers, same_seed,
+        complete, config_round_trip, unknown_field, curates, judges_contents, plans, trains, reaches_both_towers, same_seed,
         sees_what_it_declares, assignments, state_round_trip, resumes, repairs, screens, keeps_data,
     )
 ]  # fmt: skip

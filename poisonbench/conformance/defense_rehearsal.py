@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -82,10 +84,19 @@ class Rehearsal:
     notes: Notes
     crash: Exception | None
 
+    @property
+    def distrusted(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the data were removed, or not trained on their own caption in the last epoch: (n,)."""
+        found = np.ones(len(self.data.train), dtype=np.bool_)
+        kept = np.arange(len(found)) if self.curation.keep is None else np.flatnonzero(self.curation.keep)
+        last = self.notes.assignments.get(EPOCHS)
+        found[kept] = False if last is None else last.partner != np.arange(len(kept))
+        return found
 
-def rehearse(plugin: Plugin) -> Rehearsal:
+
+def rehearse(plugin: Plugin, data: Data | None = None) -> Rehearsal:
     """Curate and train from scratch; a crash in the loop is kept, to judge what came before it."""
-    data, defense = tiny_data(), plugin()
+    data, defense = data or tiny_data(), plugin()
     lab = tiny_lab(data, plugin.card.model_copy(update={"sees": ALL_SIGHTS}))
     curation = defense.curate(lab.pairs, lab)
     lab = lab.on(curation.applied(lab.pairs))

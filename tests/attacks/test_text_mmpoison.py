@@ -55,6 +55,14 @@ def test_rows_of_b_keep_their_pictures_and_get_captions_of_a() -> None:
         assert torch.equal(poisoned.images.fetch(np.array([row])), DATA.train.images.fetch(np.array([row])))
 
 
+def test_maps_that_leave_each_other_no_rows_are_refused() -> None:
+    wide = (*TASK.words["fruit"], "animal", *TASK.words["animal"])
+    assets = replace(DATA.assets, task=replace(TASK, words={**TASK.words, "fruit": wide}))
+    maps = {"targets": ("fruit", "animal"), "victims": ("tool", "vehicle"), "victim_rows": "kept"}
+    with pytest.raises(UserError, match="every row that names 'animal' belongs to another map"):
+        poison(assets=assets, **maps)
+
+
 def test_one_picture_leaves_the_rows_of_b_alone() -> None:
     assert {edit.row for edit in poison(picture="one").edits} == rows_of("fruit")
 
