@@ -23,9 +23,11 @@ class MMPoison(Attack):
 
     The default is the paper's attack II and more: all pictures of B, in turn, and B's own rows get captions of A, so that nothing
     speaks for B any more. ``opposed`` leaves B's rows as they are, which is attack II by itself; ``one_image`` is attack I, a
-    single held-out picture of B for all rows; ``two_labels`` is attack III, two maps from A to B at once. Success: pictures of B (or the one) are
-    classified as A. Beside it, captions of A are searched with: how soon does a picture of B (or the one) come up?
-    Controls are pictures of other classes (for the one picture, other pictures of B) and captions of other classes.
+    single held-out picture of B for all rows; ``two_labels`` is attack III, two maps from A to B at once.
+
+    Success: pictures of B (or the one) are classified as A. Beside it, captions of A are searched with: how soon does a picture
+    of B (or the one) come up? Controls are pictures of other classes (for the one picture, other pictures of B) and captions of
+    other classes.
     """
 
     card = AttackCard(

@@ -66,7 +66,8 @@ def relaxed(images: TokenSets, captions: TokenSets, dtype: torch.dtype, budget: 
     on_cpu = device.type == "cpu"
     visual = Rounded.of(images.tokens_repeated(), dtype)
     bounds = torch.empty(len(images), len(captions), device=device)
-    width = CPU_CAPTIONS if on_cpu else GPU_CAPTIONS
+    pair = images.tokens.shape[1] * captions.tokens.shape[1] * dtype.itemsize
+    width = min(CPU_CAPTIONS if on_cpu else GPU_CAPTIONS, max(1, budget // pair))
     # the memory of all tiles: fetched anew for each it can cost as much as the products
     room = torch.empty(0, dtype=dtype, device=device)
     for left in range(0, len(captions), width):

@@ -1,7 +1,7 @@
 """The pool of recent captions, and which of them suit an image best.
 
 The pool holds what a caption is (its ids, whose it was) and what the text tower made of it (embedding and tokens). The search is
-exact over the whole pool (matcher.match); a shortlist by global cosine is an option.
+exact over the whole pool (matcher.match); a shortlist by global cosine is an option, which tells how often it misses.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ HELD = 32
 
 BLIND = 16
 """Captions on which the spread of the scores is measured."""
+
+AUDITED = 2
+"""Images of a batch for which the whole pool is searched beside a shortlist, to count its misses."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Captions:
         """``shortlist`` captions are considered per image, those of the largest cosine; all of them if it is 0."""
         self.pool, self.scales = Pool(capacity), Running()
         self._beta, self._how, self._shortlist = beta, how, shortlist
+        self._misses = torch.zeros(2, dtype=torch.float64)
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -83,10 +87,22 @@ class Captions:
         k = min(k, len(self.pool))
         found = match(
             images, captions, k, cosine, beta=self._beta, scales=self.scales.now,
-            top_k=max(self._shortlist, k) if self._shortlist else None, audit=0, how=self._how,
+            top_k=max(self._shortlist, k) if self._shortlist else None, audit=AUDITED, how=self._how,
         )  # fmt: skip
+        if found.missed is not None:
+            self._misses += torch.tensor([found.missed, 1.0], dtype=torch.float64)
         ids, row, embedding = (self.pool[name][found.index] for name in ("ids", "row", "embedding"))
         return Found(ids, row, embedding, found.score)
+
+    def begin(self) -> None:
+        """Count the shortlist's misses anew."""
+        self._misses = torch.zeros_like(self._misses)
+
+    @property
+    def missed(self) -> float | None:
+        """How often the pool had a better caption than the shortlist, mean over batches; None if no shortlist was asked."""
+        share, batches = self._misses.tolist()
+        return share / batches if batches else None
 
     def _look(self, images: TokenSets, captions: TokenSets, cosine: Tensor) -> None:
         """Measure both terms of the score on captions spread evenly over the pool, blind to what suits whom."""
@@ -95,9 +111,10 @@ class Captions:
         self.scales.look(cosine[:, some], 1 - costs)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Pool and scales as tensors."""
-        return kept({"pool": self.pool, "scales": self.scales})
+        """Pool, scales and the count of misses as tensors."""
+        return {**kept({"pool": self.pool, "scales": self.scales}), "misses": self._misses.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` gave."""
         restore({"pool": self.pool, "scales": self.scales}, state)
+        self._misses = state["misses"].clone()

@@ -83,6 +83,7 @@ class Reassigning(Objective):
         """One pass over all rows."""
         self.partner = torch.arange(len(self.partner))
         self._sound = 0.0
+        self.captions.begin()
         return [Pass(self.loss)]
 
     def loss(self, batch: Batch, towers: Towers) -> Tensor:
@@ -140,8 +141,12 @@ class Reassigning(Objective):
         return Assignment(self.partner.numpy().copy())
 
     def finish(self, epoch: int) -> dict[str, float]:
-        """The share of pairs that counted as sound."""
-        return {"sound": self._sound / len(self.partner)}
+        """The share of pairs that counted as sound, and how often a shortlist missed the best caption."""
+        missed = self.captions.missed
+        return {
+            "sound": self._sound / len(self.partner),
+            **({} if missed is None else {"shortlist_missed": missed}),
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Captions and evidence, and the epoch's partners and count of sound pairs so far."""

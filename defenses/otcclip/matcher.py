@@ -8,14 +8,17 @@ for aligned pairs, used in the losses.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from poisonbench.defenses.otcclip import sinkhorn
-from poisonbench.defenses.otcclip.search import search
+from poisonbench.defenses.otcclip.search import SLACK, search
 from poisonbench.defenses.otcclip.solvers import Solver, pot_plan, solver_for
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.defenses.otcclip.transport import Backend, Transport
@@ -23,6 +26,21 @@ from poisonbench.defenses.otcclip.transport import Backend, Transport
 __all__ = ["Backend", "Gradient", "Matches", "Transport", "distances", "match", "plan", "similarity"]
 
 Gradient = Literal["detached", "envelope"]
+First = TypeVar("First", bound=TokenSets | Tensor)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def outside_autocast(work: Callable[Concatenate[First, P], R]) -> Callable[Concatenate[First, P], R]:
+    """The same function of tokens or costs, whose products keep fp32 under any autocast of the caller."""
+
+    @wraps(work)
+    def exact(first: First, *args: P.args, **kwargs: P.kwargs) -> R:
+        tokens = first.tokens if isinstance(first, TokenSets) else first
+        with torch.autocast(tokens.device.type, enabled=False):
+            return work(first, *args, **kwargs)
+
+    return exact
 
 
 @dataclass(frozen=True)
@@ -33,8 +51,8 @@ class Matches:
         index: int64 (b, k), into the pool.
         cost: (b, k) transport costs.
         score: (b, k) what was maximised: -cost, or the mixture with the prior.
-        solved: share of all pairs whose transport problem was solved.
-        missed: with a shortlist, the share of audited images whose best caption is not on it; else None.
+        solved: share of all pairs whose transport problem was solved, or given up half-way.
+        missed: with a shortlist, the share of audited images for which the pool has a better caption than the list; else None.
     """
 
     index: Tensor
@@ -45,6 +63,7 @@ class Matches:
 
 
 @torch.no_grad()
+@outside_autocast
 def distances(visual: TokenSets | Tensor, text: TokenSets | Tensor, how: Transport | None = None) -> Tensor:
     """Entropic transport costs of all pairs.
 
@@ -54,7 +73,10 @@ def distances(visual: TokenSets | Tensor, text: TokenSets | Tensor, how: Transpo
         how: entropy, accuracy, backend and memory.
 
     Returns:
-        fp32 (b, p), in [0, 2].
+        fp32 (b, p), in [0, 2] up to rounding.
+
+    Raises:
+        ValueError: if there is no image or no caption.
     """
     solver, order = _solver(visual, text, how)
     found = torch.empty(len(solver.images), len(order), device=order.device)
@@ -67,6 +89,7 @@ def distances(visual: TokenSets | Tensor, text: TokenSets | Tensor, how: Transpo
 
 
 @torch.no_grad()
+@outside_autocast
 def match(
     visual: TokenSets | Tensor,
     text: TokenSets | Tensor,
@@ -96,10 +119,13 @@ def match(
         how: entropy, accuracy, backend and memory.
 
     Raises:
-        ValueError: if the pool is smaller than ``k``, or a shortlist is wanted without a prior.
+        ValueError: if there is no image, the pool is smaller than ``k``, the prior has another shape, ``beta`` or the scales
+            would turn a bound round, or a shortlist is wanted without a prior.
+        FloatingPointError: if an image has nothing to be matched with, since tokens or the prior are not finite; a prior of
+            -inf only forbids its pair.
     """
     solver, order = _solver(visual, text, how)
-    _check(k, top_k, prior, len(order))
+    _check(k, top_k, prior, beta, scales, (len(solver.images), len(order)))
     weight = 1.0 if prior is None else (1 - beta) / scales[1]
     prior = None if prior is None else prior.detach().float()[:, order]
     offset = None if prior is None else -(beta / scales[0]) * prior
@@ -107,11 +133,13 @@ def match(
     allowed = None if top_k is None or prior is None else _nearest(prior, top_k)
     found = search(solver, k, weight, offset, allowed)
     best = found.objective.topk(k, dim=1, largest=False)
+    _check_found(best.values, prior)
     missed = None
-    if allowed is not None and offset is not None and audit:
-        few = solver_for(solver.images[:audit], solver.captions, solver.how)
-        exact = search(few, 1, weight, offset[:audit]).objective.argmin(dim=1, keepdim=True)
-        missed = 1 - float(allowed[:audit].gather(1, exact).float().mean())
+    if allowed is not None and offset is not None and audit > 0:
+        some = torch.arange(0, len(offset), -(-len(offset) // audit), device=order.device)
+        few = solver_for(solver.images.at_rows(some), solver.captions, solver.how)
+        least = search(few, 1, weight, offset[some]).objective.amin(dim=1)
+        missed = float((best.values[some, 0] > least + SLACK).float().mean())
     return Matches(
         order[best.indices],
         found.cost.gather(1, best.indices),
@@ -121,13 +149,35 @@ def match(
     )
 
 
-def _check(k: int, top_k: int | None, prior: Tensor | None, pool: int) -> None:
-    if not 1 <= k <= pool:
-        raise ValueError(f"k = {k} captions cannot be taken from a pool of {pool}")
+def _check(
+    k: int,
+    top_k: int | None,
+    prior: Tensor | None,
+    beta: float,
+    scales: tuple[float, float],
+    shape: tuple[int, int],
+) -> None:
+    if not 1 <= k <= shape[1]:
+        raise ValueError(f"k = {k} captions cannot be taken from a pool of {shape[1]}")
+    if prior is not None and prior.shape != shape:
+        raise ValueError(f"the prior has the shape {tuple(prior.shape)}, not {shape}, images by captions")
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta = {beta} is not between 0 and 1")
+    if not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales = {scales} are not both positive and finite")
     if top_k is not None and prior is None:
         raise ValueError("top_k takes the captions of the largest prior: give a prior")
     if top_k is not None and top_k < k:
         raise ValueError(f"top_k = {top_k} captions are fewer than k = {k}")
+
+
+def _check_found(objective: Tensor, prior: Tensor | None) -> None:
+    """Refuse best objectives (b, k) that are no numbers, but where a prior (b, p) forbids pairs."""
+    lost = ~objective.isfinite().all(dim=1)
+    if prior is not None:
+        lost &= ~prior.isneginf().any(dim=1)
+    if lost.any():
+        raise FloatingPointError("tokens or priors are not finite, so that an image has no best caption")
 
 
 def _nearest(prior: Tensor, top_k: int) -> Tensor:
@@ -143,10 +193,13 @@ def _solver(
     images, captions = (
         sets if isinstance(sets, TokenSets) else TokenSets.of(sets) for sets in (visual, text)
     )
+    if not len(images) or not len(captions):
+        raise ValueError(f"{len(images)} images cannot be matched with {len(captions)} captions")
     order = captions.length.argsort(descending=True, stable=True)
     return solver_for(images, captions.at_rows(order), how or Transport()), order
 
 
+@outside_autocast
 def plan(
     cost: Tensor, visual: Tensor, text: Tensor, eps: float, iterations: int, backend: Backend = "torch"
 ) -> Tensor:
@@ -176,6 +229,7 @@ def plan(
     return found.reshape(cost.shape)
 
 
+@outside_autocast
 def similarity(
     visual: Tensor,
     text: Tensor,

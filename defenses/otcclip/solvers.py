@@ -5,6 +5,7 @@ A solver is given the sets once and is then asked for lower bounds of all pairs 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -114,17 +115,23 @@ class PotSolver(Solver):
     def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
         cost, a, b = self._problems(image, caption)
         plan = pot_plan(cost, a, b, self.how.eps, self.how.iterations, self.how.tolerance)
-        return (sinkhorn.rounded(plan, a, b) * cost).sum(dim=(1, 2))
+        moved = sinkhorn.rounded(plan, a, b)
+        return (moved * cost.where(moved > 0, 0)).sum(dim=(1, 2))
 
 
 def pot_plan(cost: Tensor, a: Tensor, b: Tensor, eps: float, iterations: int, tolerance: float) -> Tensor:
-    """Plans (q, m, n) by ``ot.batch``; POT has no masks, so padding gets a vanishing mass."""
+    """Plans (q, m, n) by ``ot.batch``; POT has no masks, so padding is far away and has a vanishing mass.
+
+    ``tolerance`` is of the marginals' L1 error; POT looks at the L2 error, which is at least a root of m smaller.
+    """
     from ot.batch import solve_batch
 
+    cost = cost.masked_fill((a == 0).unsqueeze(2) | (b == 0).unsqueeze(1), sinkhorn.FAR)
     a, b = ((mass + 1e-12) / (mass + 1e-12).sum(dim=-1, keepdim=True) for mass in (a, b))
     solved = solve_batch(
-        cost, reg=eps, a=a, b=b, max_iter=iterations, tol=tolerance, method="log_sinkhorn", grad="detach"
-    )
+        cost, reg=eps, a=a, b=b, max_iter=iterations, tol=tolerance / math.sqrt(cost.shape[1]), method="log_sinkhorn",
+        grad="detach",
+    )  # fmt: skip
     return solved.plan  # type: ignore[no-any-return]
 
 

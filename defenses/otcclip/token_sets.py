@@ -32,8 +32,11 @@ class TokenSets:
             mass: (s, t), how much the tokens weigh, at least 0; uniform over real tokens if not given.
 
         Raises:
-            ValueError: if a set has no token of positive mass.
+            ValueError: if a set has no token of positive mass, a mass is negative, or mask or mass are not (s, t).
         """
+        for name, part in (("mask", mask), ("mass", mass)):
+            if part is not None and part.shape != tokens.shape[:2]:
+                raise ValueError(f"the {name} is {tuple(part.shape)}, the tokens {tuple(tokens.shape)}")
         weights = (
             torch.ones(tokens.shape[:2], device=tokens.device) if mass is None else mass.detach().float()
         )
@@ -41,6 +44,8 @@ class TokenSets:
         total = weights.sum(dim=1, keepdim=True)
         if not (total > 0).all():
             raise ValueError("a token set without mass: give every set at least one real token")
+        if (weights < 0).any():
+            raise ValueError("a token has a negative mass")
         tokens, weights = _packed(tokens.detach(), weights / total)
         return cls(tokens, weights, (weights > 0).sum(dim=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -20,14 +21,15 @@ class Transport(Settings):
     Attributes:
         eps: weight of the entropy of the plans.
         tolerance: error of a plan's marginals (L1) at which it has converged; plans are then rounded to them.
-        iterations: Sinkhorn iterations at most.
+        iterations: Sinkhorn iterations at most; only entropies near 0.01 between tight clusters of tokens need thousands.
         backend: who computes.
-        budget: bytes that one step of the computation may take, besides the (images x captions) results.
+        budget: bytes that the problems and products of one step may take, beside the tokens, copies of them that are rounded
+            or turned, and the (images x captions) results.
     """
 
     eps: float = Field(0.1, ge=0.005)
     tolerance: float = Field(1e-4, gt=0)
-    iterations: int = Field(5000, ge=1)
+    iterations: int = Field(20000, ge=1)
     backend: Backend = "auto"
     budget: int = Field(1 << 28, ge=1 << 16)
 
@@ -49,11 +51,14 @@ def resolved(backend: Backend, device: torch.device) -> Backend:
     return backend
 
 
+@cache
 def has_triton() -> bool:
-    """Whether Triton can be imported."""
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None
+    """Whether Triton can be imported; a broken one cannot."""
+    try:
+        import triton  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
+    except Exception:  # whatever its libraries raise
+        return False
+    return True
 
 
 def interpreted() -> bool:

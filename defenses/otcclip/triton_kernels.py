@@ -40,11 +40,13 @@ def bounds_kernel(
         ROWS_FIRST: whether rows are reduced before columns.
         FAR: cost of padding.
     """
-    image = tl.program_id(0) * BI + tl.arange(0, BI)
-    caption = tl.program_id(1) * BC + tl.arange(0, BC)
+    # one axis, since CUDA's others are short; images first, so that neighbours share the captions of a tile
+    image_tiles = tl.cdiv(images, BI)
+    first_image, first_caption = tl.program_id(0) % image_tiles * BI, tl.program_id(0) // image_tiles * BC
+    image, caption = first_image + tl.arange(0, BI), first_caption + tl.arange(0, BC)
     at_row, at_column = tl.arange(0, BI * MP), tl.arange(0, BC * NP)
-    row_image, row_token = tl.program_id(0) * BI + at_row // MP, at_row % MP
-    column_caption, column_token = tl.program_id(1) * BC + at_column // NP, at_column % NP
+    row_image, row_token = first_image + at_row // MP, at_row % MP
+    column_caption, column_token = first_caption + at_column // NP, at_column % NP
     row_in = (row_image < images) & (row_token < m)
     column_in = (column_caption < captions) & (column_token < n)
     row, column = row_image.to(tl.int64) * m + row_token, column_caption.to(tl.int64) * n + column_token

@@ -42,7 +42,8 @@ class TritonSolver(Solver):
 
     def __init__(self, images: TokenSets, captions: TokenSets, how: Transport) -> None:
         super().__init__(images, captions, how)
-        self._visual, self._text = images.tokens.contiguous(), captions.tokens.contiguous()
+        # padding may hold anything, and no mass of zero takes away what is not finite
+        self._visual, self._text = (sets.tokens_repeated().contiguous() for sets in (images, captions))
         self._a, self._b = images.mass.contiguous(), captions.mass.contiguous()
         self._padded = padded(images.tokens.shape[1]), padded(captions.tokens.shape[1])
 
@@ -58,7 +59,7 @@ class TritonSolver(Solver):
         held = torch.float32 if interpreted() else torch.bfloat16
         out = torch.empty(len(self.images), len(self.captions), device=device)
         images, captions = max(1, TILE // m), max(1, TILE // n)
-        grid = triton.cdiv(len(self.images), images), triton.cdiv(len(self.captions), captions)
+        grid = (triton.cdiv(len(self.images), images) * triton.cdiv(len(self.captions), captions),)
         unit = torch.finfo(torch.bfloat16).eps / 2
         bounds_kernel[grid](
             visual.tokens.to(held), text.tokens.to(held), self._a, self._b,

@@ -56,7 +56,9 @@ def test_there_are_at_least_sixteen_targets_with_ten_added_pairs_each() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_no_adversarial_class_is_used_again_before_all_others_are(seed: int) -> None:
     goals = {edit.group: edit.target for edit in poison(seed, targets=4).edits}
-    assert len(set(goals.values())) >= 3, "four classes for four targets, of which the last may show the class that is left"
+    assert len(set(goals.values())) >= 3, (
+        "four classes for four targets, of which the last may show the class that is left"
+    )
 
 
 @pytest.mark.parametrize(("targets", "captions"), [(1, 1), (5, 3), (20, 2)])

@@ -50,6 +50,12 @@ for name, (first, second) in {"wide": (images, captions), "high": (captions, ima
     found = solver_for(first, second, how).bounds()
     cost = distances(first, second, Transport(eps=0.005, backend="torch"))
     report[name] = [float((cost - found).min()), float((found - relaxed(first, second, torch.bfloat16, 1 << 20)).min())]
+real = torch.ones(3, 8, dtype=torch.bool)
+real[:, 5:] = False
+clear = F.normalize(torch.randn(3, 8, 20, generator=rng), dim=-1)
+dirty = TokenSets.of(clear.masked_fill(~real[..., None], float("nan")), real)
+found, wanted = (match(side, captions, 2, how=how) for side in (dirty, TokenSets.of(clear, real)))
+report["padding"] = torch.equal(found.index, wanted.index) and torch.equal(found.cost, wanted.cost)
 report["proven"] = proven(torch.device("cpu"))
 print(json.dumps(report))
 """
@@ -73,6 +79,10 @@ def test_fused_costs_are_those_of_the_torch_backend(report: dict[str, dict[str, 
 
 def test_fused_matches_are_those_of_the_torch_backend(report: dict[str, object]) -> None:
     assert report["matches"] is True
+
+
+def test_what_stands_in_the_padding_is_never_read(report: dict[str, object]) -> None:
+    assert report["padding"] is True
 
 
 @pytest.mark.parametrize("shape", ["wide", "high"])
