@@ -114,7 +114,7 @@ class PlainClip(Defense):
     "--tier", default="clipart", show_default=True, help="Model, recipe and the defences' settings."
 )
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--steps", default=8, show_default=True, type=click.IntRange(1), help="Batches per epoch.")
+@click.option("--steps", default=32, show_default=True, type=click.IntRange(1), help="Batches per epoch.")
 @click.option(
     "--repeats", default=3, show_default=True, type=click.IntRange(1), help="Runs; the median counts."
 )
