@@ -279,7 +279,8 @@ def _pot(
                 a=a.expand(len(cost), -1),
                 b=b,
                 max_iter=5000,
-                tol=tolerance / math.sqrt(images.tokens.shape[1]),  # of the L2 error, which is that much smaller than L1
+                tol=tolerance
+                / math.sqrt(images.tokens.shape[1]),  # of the L2 error, which is that much smaller than L1
                 method=method,
                 grad="detach",
             )

@@ -80,11 +80,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 def run(
     attack: str = "none",
     defense: str = "none",
-    tier: str = "clipart",
+    tier: str | PathLike[str] = "clipart",
     seed: int = 0,
     out: str | PathLike[str] = "runs",
     settings: Mapping[str, Any] | None = None,
-    data: str | None = None,
+    data: str | PathLike[str] | None = None,
     evaluation: str | None = None,
     device: str = "auto",
     force: bool = False,
@@ -109,17 +109,26 @@ def run(
         The record; its ``status`` is "failed", with a reason, if the cell crashed.
 
     Raises:
-        UserError: when a name, a field, the data or the device is wrong.
+        UserError: when a name, a field, the data or the device is wrong, or ``all`` asks for several cells.
     """
+    from os import fspath
     from pathlib import Path
 
     from poisonbench.console import open_board
+    from poisonbench.errors import UserError
     from poisonbench.grid import run_grid
     from poisonbench.resolve import Request, resolve
     from poisonbench.store import Store
 
-    request = Request((attack,), (defense,), tier, (seed,), settings or {}, data, evaluation, device)
+    source = None if data is None else fspath(data)
+    request = Request(
+        (attack,), (defense,), fspath(tier), (seed,), settings or {}, source, evaluation, device
+    )
     cells, store = resolve(request), Store(Path(out))
+    if len(cells) != 1:
+        raise UserError(
+            f"run makes one cell, and {len(cells)} were asked for; use 'poisonbench run' for a grid"
+        )
     with open_board(total=len(cells), quiet=quiet) as board:
         run_grid(cells, store, board, force=force)
     return store.need(cells[0])

@@ -61,6 +61,12 @@ def split_names(texts: Iterable[str]) -> list[str]:
     return [name for text in texts for part in text.split(",") if (name := part.strip())]
 
 
+def split_tasks(text: str) -> list[str]:
+    """Tasks separated by commas; a comma before anything but a task is part of a path."""
+    parts = re.split(r",(?=\s*(?:folder:|clip-benchmark:|clipart\s*(?:,|$)))", text)
+    return [task for part in parts if (task := part.strip())]
+
+
 def full_name(name: str, variant: str) -> str:
     """A plugin's name, with its variant behind a colon if it has one."""
     return f"{name}:{variant}" if variant else name

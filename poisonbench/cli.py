@@ -275,7 +275,7 @@ def check(name: str) -> int:
 @click.option("--runs", default="runs", type=FOLDER, help="Where records are.")
 @click.option("--out", default="leaderboards", type=FOLDER, help="What is published.")
 def leaderboard(runs: Path, out: Path) -> None:
-    """Publish records and render the leaderboard from all that are published.
+    """Publish records and render the leaderboard from all that are published; without runs, render it anew.
 
     \b
     Example:
@@ -284,9 +284,10 @@ def leaderboard(runs: Path, out: Path) -> None:
     from poisonbench.leaderboard import publish
     from poisonbench.store import Store
 
-    if not runs.is_dir():
+    anew = runs == Path("runs") and (out / "records").is_dir()
+    if not runs.is_dir() and not anew:
         raise UserError(f"--runs {runs}: there is no such folder; run some cells first, or name another")
-    entries = Store(runs).entries()
+    entries = Store(runs).entries() if runs.is_dir() else []
     page = publish([(entry.record, entry.path) for entry in entries], out)
     click.echo(f"published {len(entries)} from {runs}; open {page}")
 

@@ -53,7 +53,9 @@ class Neutralized:
         if not len(self._rows) and assignment is None:
             return {}
         clean = np.setdiff1d(np.arange(self._total), self._rows)
-        report = {"clean_rows_on_own_caption": float(np.mean(self._partner[clean] == clean))}
+        report = {}
+        if len(clean):
+            report["clean_rows_on_own_caption"] = float(np.mean(self._partner[clean] == clean))
         report |= self._right_class(clean)
         if len(self._rows):
             report["poison_neutralized"] = self.neutralized() / len(self._rows)

@@ -67,6 +67,9 @@ class AttackSuccess(Settings):
     def _counted(self) -> Self:
         if self.successes > self.trials or self.base_successes > self.base_trials:
             raise ValueError("there are more successes than trials")
+        counted = (self.successes / self.trials, self.base_successes / self.base_trials)
+        if not all(abs(x - y) < 1e-6 for x, y in zip((self.value, self.base), counted, strict=True)):
+            raise ValueError("value and base are not the shares that their counts give")
         return self
 
 
@@ -279,7 +282,7 @@ class Stored(Settings):
     attack: PluginUse
     defense: PluginUse
     tier: str
-    seed: int
+    seed: Number
     status: Literal["done", "failed"]
     failure: Failure | None = None
     asr: AttackSuccess | None = None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from poisonbench import registry
-from poisonbench.arguments import full_name, split_names, split_variant
+from poisonbench.arguments import full_name, split_tasks, split_variant
 from poisonbench.cell import Cell, PluginChoice
 from poisonbench.errors import UserError, did_you_mean
 from poisonbench.settings import validated
@@ -100,9 +100,11 @@ def _tier(request: Request, settings: Mapping[str, Mapping[str, Any]]) -> Tier:
         f"{section}.{path}": value for section in TIER_SECTIONS for path, value in settings[section].items()
     }
     if request.data is not None:
+        if not request.data.strip():
+            raise UserError("--data is empty; give a folder, hf:NAME or wds:SHARDS")
         changes["data.source"] = request.data
     if request.evaluation is not None:
-        changes["data.evaluation"] = tuple(split_names([request.evaluation]))
+        changes["data.evaluation"] = tuple(split_tasks(request.evaluation))
     tier = override(load_tier(request.tier), changes)
     if not re.fullmatch(r"\w[\w.-]*", tier.name):
         raise UserError(
@@ -129,7 +131,7 @@ def _plugins(
     tier: str,
 ) -> list[Plugin]:
     found = {text: _registry(kind).find(text) for text in _expanded(kind, names)}
-    _check_variants(kind, {plugin.name for plugin, _ in found.values()}, at_tier, tier)
+    _check_named(kind, {plugin.name for plugin, _ in found.values()}, at_tier, tier)
     known = {field for plugin, _ in found.values() for field in plugin.Config.model_fields}
     for path in settings:
         if path.split(".")[0] not in known:
@@ -140,10 +142,14 @@ def _plugins(
     ]
 
 
-def _check_variants(kind: Kind, names: set[str], at_tier: Iterable[str], tier: str) -> None:
-    """A tier's fields for a variant that the plugin does not have would never be used."""
+def _check_named(kind: Kind, names: set[str], at_tier: Iterable[str], tier: str) -> None:
+    """A tier's fields for a plugin or a variant that does not exist would never be used."""
+    known = _registry(kind).names()
     for key in at_tier:
-        if ":" in key and split_variant(key)[0] in names:
+        name = split_variant(key)[0]
+        if name not in known:
+            raise UserError(f"tier '{tier}': unknown {kind} '{name}'; {did_you_mean(name, known)}")
+        if ":" in key and name in names:
             try:
                 _registry(kind).find(key)
             except UserError as error:

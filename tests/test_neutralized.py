@@ -56,6 +56,13 @@ def test_new_captions_of_clean_rows_are_compared_with_their_class() -> None:
     )
 
 
+def test_without_a_clean_row_nothing_is_said_of_clean_rows() -> None:
+    every_row = tuple(Edit(row=row, captions=("a pear",), target="fruit") for row in range(len(CLEAN)))
+    manifest = Manifest(edits=every_row, target_words={"fruit": ("pear",)})
+    seen = watch(manifest, manifest.apply(CLEAN, None))
+    assert seen.after_epoch(1, Assigned(*range(len(CLEAN)))) == {"poison_neutralized": 0.0}
+
+
 def test_nothing_is_neutralised_when_every_row_keeps_its_caption() -> None:
     seen = watch()
     assert seen.after_epoch(1, Objective()) == {"clean_rows_on_own_caption": 1.0, "poison_neutralized": 0.0}

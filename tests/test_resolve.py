@@ -98,6 +98,11 @@ def test_data_and_tasks_can_be_replaced() -> None:
     assert cell.tier.data.evaluation == ("folder:a", "clip-benchmark:b")
 
 
+def test_a_comma_in_a_path_is_no_end_of_a_task() -> None:
+    [cell] = resolve(one(evaluation="folder:a, b/c,clipart, folder:d,e,clip-benchmark:b"))
+    assert cell.tier.data.evaluation == ("folder:a, b/c", "clipart", "folder:d,e", "clip-benchmark:b")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -129,6 +134,7 @@ def test_data_and_tasks_can_be_replaced() -> None:
         ({"attacks": ()}, "--attack: name one"),
         ({"tier": "cc3m-rn50"}, "give it some, as in --data"),
         ({"device": "gpu"}, "--device gpu"),
+        ({"data": " "}, "--data is empty; give a folder"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_the_mend(changes: dict[str, object], message: str) -> None:
@@ -143,6 +149,20 @@ def test_a_wrong_field_in_a_tiers_file_is_blamed_on_the_tier(tmp_path: Path) -> 
         UserError, match="tier 'mine', attack 'backdoor_badnet': unknown field 'rat'; did you mean 'rate'"
     ):
         resolve(one(tier=_tier_file(tmp_path, attacks={"backdoor_badnet": {"rat": 0.1}})))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"attacks": {"backdoor_badnett": {"rate": 0.1}}}, "unknown attack 'backdoor_badnett'; did you mean"),
+        ({"defenses": {"roclop:x": {}}}, "unknown defense 'roclop'; did you mean 'roclip'"),
+    ],
+)
+def test_a_tiers_fields_for_a_plugin_that_does_not_exist_are_refused(
+    tmp_path: Path, section: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"tier 'mine': {message}"):
+        resolve(one(tier=_tier_file(tmp_path, **section)))
 
 
 def test_a_tiers_field_for_a_variant_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -25,10 +25,17 @@ _NO_DEFENSE = PluginUse(name=UNDEFENDED, config={}, title="undefended", track=BA
 
 @dataclass(frozen=True)
 class Column:
-    """An attack with one configuration; ``label`` says how it differs from its namesakes."""
+    """An attack with one configuration.
+
+    Attributes:
+        plugin: the attack.
+        label: how it differs from its namesakes.
+        common: whether at least half of the board's defences have met it, so that they can be compared by it.
+    """
 
     plugin: PluginUse
     label: str
+    common: bool
 
     @property
     def clean(self) -> bool:
@@ -45,7 +52,7 @@ class Row:
         plugin: the defence.
         label: how it differs from its namesakes.
         entries: one per column.
-        worst: largest ASR gain over the attacks; None unless every attack ran and is valid.
+        worst: largest ASR gain over the common attacks; None unless every one of them ran and is valid.
     """
 
     number: int
@@ -134,8 +141,8 @@ def _board(records: Sequence[Record], label: str) -> Board:
     attacks = _distinct([record.attack for record in latest_last], _NO_ATTACK)
     defenses = _distinct([record.defense for record in latest_last], _NO_DEFENSE)
     labels = _labels(attacks)
-    columns = [Column(plugin, labels[key]) for key, plugin in attacks.items()]
     met = _met(records)
+    columns = [Column(plugin, labels[key], 2 * met[key] >= len(defenses)) for key, plugin in attacks.items()]
     columns.sort(
         key=lambda column: (
             column.clean,
@@ -203,8 +210,10 @@ def _rows(
 
 
 def _worst(entries: Sequence[Entry], columns: Sequence[Column]) -> float | None:
-    pairs = zip(entries, columns, strict=True)
-    attacked = [entry for entry, column in pairs if not column.clean and entry.verdict != "no goal"]
+    common = [
+        entry for entry, column in zip(entries, columns, strict=True) if column.common and not column.clean
+    ]
+    attacked = [entry for entry in common if entry.verdict != "no goal"]
     gains = [entry.gain for entry in attacked if entry.ranked and entry.gain is not None]
     return max(gains) if gains and len(gains) == len(attacked) else None
 

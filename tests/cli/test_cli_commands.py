@@ -15,6 +15,7 @@ import poisonbench
 from poisonbench import registry
 from poisonbench.conformance import Result
 from poisonbench.describe import described
+from poisonbench.errors import UserError
 from poisonbench.settings import Settings
 from poisonbench.store import Store
 
@@ -142,6 +143,20 @@ def test_new_writes_a_project_and_says_what_comes_next(shell: Shell) -> None:
     assert result.exit_code == 0
     assert "my_idea" in result.stdout and "poisonbench check my_idea" in result.stdout
     assert list(shell.folder.rglob("pyproject.toml"))
+
+
+def test_leaderboard_renders_what_is_published_where_there_are_no_runs(shell: Shell) -> None:
+    assert shell("leaderboard", "--out", "board").exit_code == 2
+    (shell.folder / "board" / "records").mkdir(parents=True)
+    assert shell("leaderboard", "--out", "board").exit_code == 0
+    assert (shell.folder / "board" / "index.html").exists()
+    misspelt = shell("leaderboard", "--runs", "rnus", "--out", "board")
+    assert misspelt.exit_code == 2 and "--runs rnus" in misspelt.output
+
+
+def test_run_in_python_makes_one_cell() -> None:
+    with pytest.raises(UserError, match="run makes one cell"):
+        poisonbench.run(attack="all", tier="smoke")
 
 
 def test_leaderboard_publishes_what_is_in_runs(shell: Shell) -> None:

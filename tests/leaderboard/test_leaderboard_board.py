@@ -224,6 +224,17 @@ def test_the_worst_case_needs_every_attack():
     assert worst([badnet, targeted.model_copy(update={"valid": False})]) is None
 
 
+def test_the_worst_case_is_over_the_attacks_that_half_of_the_defences_have_met():
+    everyone = [record(defense=name, asr=(5, 100), base=(2, 100)) for name in ("none", "roclip", "otcclip")]
+    rare = record("targeted", "otcclip", asr=(90, 100), base=(2, 100))
+    rows = only([*everyone, rare]).rows
+    assert [row.worst for row in rows] == pytest.approx([0.03, 0.03, 0.03])
+    met_by_two = only([*everyone, rare, record("targeted", asr=(95, 100))]).rows
+    assert {row.plugin.name: row.worst is None for row in met_by_two} == {
+        "none": False, "roclip": True, "otcclip": False,
+    }  # fmt: skip
+
+
 def test_the_order_of_records_does_not_matter():
     records = grid()
     shuffled = random.Random(0).sample(records, len(records))

@@ -118,6 +118,8 @@ def screened(values):
 
 ODD = {
     "more successes than trials": lambda values: values["asr"].update(successes=101),
+    "value and base": lambda values: values["asr"].update(value=0.5),
+    "seed": lambda values: values.update(seed=-1),
     "asr.successes": lambda values: values["asr"].update(successes=-1),
     "asr.trials": lambda values: values["asr"].update(successes=0, trials=0),
     "more poisons": lambda values: values["poison"].update(neutralized=999),
