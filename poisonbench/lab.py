@@ -65,7 +65,7 @@ class Lab:
         self._must_declare("clean")
         if self._clean is None or not len(self._clean):
             raise UserError(
-                "this defence trains on clean pairs, and the data sets none apart; give it some with --set data.clean=0.1"
+                "this defence uses clean pairs, and none are set apart; give more pairs or a larger share (--set data.clean=0.2)"
             )
         return self._clean
 

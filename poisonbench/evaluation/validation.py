@@ -26,7 +26,7 @@ def validation_accuracy(data: Data, towers: Towers) -> float:
         return float(np.mean(predicted == task.labels))
     if not len(data.validation):
         raise UserError(
-            "a repair is chosen on the validation split, which is empty: set data.validation above 0"
+            "a repair is chosen on the validation split, which is empty: give more pairs or a larger data.validation"
         )
     ranks, _ = retrieval_ranks(towers, data.validation)
     return float(np.mean(ranks == 1))
