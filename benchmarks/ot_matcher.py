@@ -262,6 +262,7 @@ def _pot(
     from ot.batch import solve_batch
 
     kind = torch.float64 if double else torch.float32
+    root = math.sqrt(images.tokens.shape[1])  # POT looks at the L2 error, which is that much smaller than L1
     found = []
     for at in range(len(images)):
         visual, a = images.tokens[at].to(kind), images.mass[at].to(kind)
@@ -279,8 +280,7 @@ def _pot(
                 a=a.expand(len(cost), -1),
                 b=b,
                 max_iter=5000,
-                tol=tolerance
-                / math.sqrt(images.tokens.shape[1]),  # of the L2 error, which is that much smaller than L1
+                tol=tolerance / root,
                 method=method,
                 grad="detach",
             )
