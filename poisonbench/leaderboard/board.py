@@ -210,10 +210,8 @@ def _rows(
 
 
 def _worst(entries: Sequence[Entry], columns: Sequence[Column]) -> float | None:
-    common = [
-        entry for entry, column in zip(entries, columns, strict=True) if column.common and not column.clean
-    ]
-    attacked = [entry for entry in common if entry.verdict != "no goal"]
+    pairs = [(entry, column) for entry, column in zip(entries, columns, strict=True) if column.common]
+    attacked = [entry for entry, column in pairs if not column.clean and entry.verdict != "no goal"]
     gains = [entry.gain for entry in attacked if entry.ranked and entry.gain is not None]
     return max(gains) if gains and len(gains) == len(attacked) else None
 
