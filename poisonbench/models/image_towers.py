@@ -30,8 +30,8 @@ class PlacedHead(nn.Module):
 
     def tokens(self, grid: Tensor) -> Tensor:
         """A feature grid (b, channels, h, w) with h * w places as (b, places, d)."""
-        places = grid.flatten(2).transpose(1, 2)
-        return torch.einsum("bpc,pcd->bpd", places, self.weight.to(places.dtype))
+        places = grid.flatten(2).permute(2, 0, 1).contiguous()  # else the backward pass copies it, transposed
+        return torch.bmm(places, self.weight.to(places.dtype)).transpose(0, 1)
 
     def forward(self, grid: Tensor, pre_logits: bool = False) -> Tensor:
         """The global embedding (b, d)."""

@@ -19,12 +19,10 @@ def tokenizer_for(data: Data, model: ModelSpec) -> Tokenizer:
 
 
 def texts_of(data: Data) -> Iterator[str]:
-    """Every caption, prompt and synonym, with repetitions."""
+    """Every caption and prompt, with repetitions, and every word with its synonyms as one text."""
     for pairs in (data.train, data.clean, data.validation):
         for options in pairs.captions:
             yield from options
     for task in data.tasks:
         yield from (template.format(c=name) for name in task.classes for template in task.templates)
-    for word, others in data.synonyms.items():
-        yield word
-        yield from others
+    yield from (" ".join((word, *others)) for word, others in data.synonyms.items())
