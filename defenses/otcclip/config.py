@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from poisonbench.defense import DefenseConfig, ImageAugment, TextAugment
+from poisonbench.defenses.otcclip.coupling import Gradient
 from poisonbench.defenses.otcclip.looks import Name
 from poisonbench.defenses.otcclip.losses import Form
-from poisonbench.defenses.otcclip.matcher import Backend, Gradient
+from poisonbench.defenses.otcclip.transport import Backend
 
 
 class OTCCLIPConfig(DefenseConfig):
@@ -50,7 +51,7 @@ class OTCCLIPConfig(DefenseConfig):
         eps: entropy of the transport plans.
         iterations: Sinkhorn iterations of the losses and the tests; matching goes on until its plans have converged.
         backend: who computes the plans.
-        gradient: what the OT objectives differentiate, the transport cost or the entropic value (``matcher.similarity``).
+        gradient: what the OT objectives differentiate, the transport cost or the entropic value (``coupling.similarity``).
         pool: captions in the pool.
         shortlist: match only among so many captions, the nearest by global cosine; 0 searches the whole pool, exactly.
         candidates: captions that a suspicious image is given; of several, the mean in the joint space, by their scores.

@@ -15,12 +15,12 @@ from poisonbench.defenses.otcclip.config import OTCCLIPConfig
 from poisonbench.defenses.otcclip.copies import pictures
 from poisonbench.defenses.otcclip.judge import Judge, Verdict
 from poisonbench.defenses.otcclip.losses import aligned, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Transport
 from poisonbench.defenses.otcclip.parts import Part, kept, restore
 from poisonbench.defenses.otcclip.regions import even
 from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.defenses.otcclip.scout import suspicion
 from poisonbench.defenses.otcclip.transplant import grid_side, transplanted
+from poisonbench.defenses.otcclip.transport import Transport
 from poisonbench.lab import Lab
 from poisonbench.settings import Presets
 from poisonbench.towers import Features, Towers

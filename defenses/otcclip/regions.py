@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.matcher import Backend, plan
+from poisonbench.defenses.otcclip.coupling import plan
 from poisonbench.defenses.otcclip.rings import ALL, Rows, met
+from poisonbench.defenses.otcclip.transport import Backend
 from poisonbench.towers import Features
 
 

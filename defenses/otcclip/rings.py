@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from poisonbench.defenses.otcclip.matcher import Backend, Gradient, similarity
+from poisonbench.defenses.otcclip.coupling import Gradient, similarity
+from poisonbench.defenses.otcclip.transport import Backend
 from poisonbench.towers import Features
 
 Rows = Tensor | slice
@@ -44,7 +45,7 @@ def transport_ring(
     """Transport similarity of row i of ``first`` with row i + shift of ``second``, for every shift: (b, len(shifts)).
 
     One shift is a micro-batch: no more than b problems are under way at once. ``gradient`` says what is returned and
-    differentiated, see ``matcher.similarity``.
+    differentiated, see ``coupling.similarity``.
     """
     columns = [
         similarity(first.tokens, other.tokens, first.mask, other.mask, eps, iterations, backend, gradient)

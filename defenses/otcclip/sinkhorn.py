@@ -44,6 +44,7 @@ class Problems:
         kernel: (m, n, q).
         u: (m, q) scalings since the last absorption.
         v: (n, q) likewise.
+        room: (m, n, q) for intermediate results: memory fetched anew for each can cost as much as the iterations.
     """
 
     cost: Tensor
@@ -54,6 +55,7 @@ class Problems:
     kernel: Tensor
     u: Tensor
     v: Tensor
+    room: Tensor
 
     @classmethod
     def of(cls, cost: Tensor, a: Tensor, b: Tensor) -> Problems:
@@ -61,17 +63,19 @@ class Problems:
         cost, a, b = cost.permute(1, 2, 0).contiguous(), a.T.contiguous(), b.T.contiguous()
         if not (a.all() and b.all()):
             cost = cost.masked_fill((a == 0).unsqueeze(1) | (b == 0), FAR)
+        kernel, room = torch.empty_like(cost), torch.empty_like(cost)
         f = torch.where(a > 0, cost.amin(dim=1), 0)
-        g = torch.where(b > 0, (cost - f.unsqueeze(1)).amin(dim=0), 0)
-        return cls(cost, a, b, f, g, cost, torch.ones_like(a), torch.ones_like(b))
+        g = torch.where(b > 0, torch.sub(cost, f.unsqueeze(1), out=room).amin(dim=0), 0)
+        return cls(cost, a, b, f, g, kernel, torch.ones_like(a), torch.ones_like(b), room)
 
     def at_rows(self, rows: Tensor) -> Problems:
-        """Some of the problems, by their numbers: int64."""
-        return Problems(**{name: part.index_select(-1, rows) for name, part in vars(self).items()})
+        """Some of the problems, by their numbers: int64. They share this one's room."""
+        parts = {name: part.index_select(-1, rows) for name, part in vars(self).items() if name != "room"}
+        return Problems(**parts, room=self.room.view(-1)[: parts["cost"].numel()].view_as(parts["cost"]))
 
     def enter(self, eps: float) -> None:
         """Set the kernel to the potentials at an entropy, with scalings of one."""
-        self.kernel = (self.f.unsqueeze(1) - self.cost).add_(self.g).div_(eps).exp_()
+        torch.sub(self.f.unsqueeze(1), self.cost, out=self.kernel).add_(self.g).div_(eps).exp_()
         self.u, self.v = torch.ones_like(self.a), torch.ones_like(self.b)
 
     def absorb(self, eps: float) -> None:
@@ -81,10 +85,11 @@ class Problems:
 
     def update(self) -> Tensor:
         """One iteration; returns by how much the rows of the plan before it missed their masses (L1): (q,)."""
-        rows = (self.kernel * self.v).sum(dim=1)
+        rows = torch.mul(self.kernel, self.v, out=self.room).sum(dim=1)
         missed = (self.u * rows - self.a).abs_().sum(dim=0)
         self.u = self.a / rows.clamp_min_(TINY)
-        self.v = self.b / (self.kernel * self.u.unsqueeze(1)).sum(dim=0).clamp_min_(TINY)
+        columns = torch.mul(self.kernel, self.u.unsqueeze(1), out=self.room).sum(dim=0)
+        self.v = self.b / columns.clamp_min_(TINY)
         return missed
 
     def plan(self) -> Tensor:
@@ -93,7 +98,7 @@ class Problems:
 
     def rounded_cost(self) -> Tensor:
         """What the plans cost once rounded to their marginals: (q,)."""
-        return _rounded(self._plan(), self.a, self.b).mul_(self.cost).sum(dim=(0, 1))
+        return _round(self._plan(), self.a, self.b).mul_(self.cost).sum(dim=(0, 1))
 
     def reduced_bound(self) -> Tensor:
         """A cost that no plan undercuts, before any iteration: (q,)."""
@@ -102,21 +107,21 @@ class Problems:
     def dual_bound(self, eps: float) -> Tensor:
         """A cost that no plan undercuts, from the columns' potentials and the rows' best answer to them: (q,)."""
         g = torch.where(self.b > 0, self.g + eps * self.v.clamp_min(TINY).log(), 0)
-        f = (self.cost - g).amin(dim=1)
+        f = torch.sub(self.cost, g, out=self.room).amin(dim=1)
         return (self.a * f).sum(dim=0) + (self.b * g).sum(dim=0)
 
     def _plan(self) -> Tensor:
-        return (self.kernel * self.v).mul_(self.u.unsqueeze(1))
+        return torch.mul(self.kernel, self.v, out=self.room).mul_(self.u.unsqueeze(1))
 
 
 def rounded(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Plans (q, m, n) moved onto their marginals (q, m), (q, n) (Altschuler, Weed and Rigollet, 2017, algorithm 2)."""
-    return _rounded(plan.permute(1, 2, 0), a.T, b.T).permute(2, 0, 1)
+    return _round(plan.permute(1, 2, 0).clone(), a.T, b.T).permute(2, 0, 1)
 
 
-def _rounded(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The same with the problems last."""
-    plan = plan * (a / plan.sum(dim=1).clamp_min(TINY)).clamp_(max=1).unsqueeze(1)
+def _round(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The same in place, with the problems last."""
+    plan *= (a / plan.sum(dim=1).clamp_min(TINY)).clamp_(max=1).unsqueeze(1)
     plan *= (b / plan.sum(dim=0).clamp_min(TINY)).clamp_(max=1)
     short_a, short_b = (a - plan.sum(dim=1)).clamp_(min=0), (b - plan.sum(dim=0)).clamp_(min=0)
     missing = torch.maximum(short_a.sum(dim=0), short_b.sum(dim=0)).clamp_min(TINY)

@@ -83,13 +83,11 @@ class Solver(ABC):
         n = int(self.captions.length[caption[0]])
         part = self._fitting(CPU_GATHER, (self.images.tokens.shape[1] + n) * self.images.tokens.shape[2])
         text = self.captions.tokens[:, :n]
-        products = [
-            text.index_select(0, p).float() @ self._upright.index_select(0, i)
-            for i, p in zip(torch.split(image, part), torch.split(caption, part), strict=True)
-        ]
-        cost = torch.cat(products).neg_().add_(1).transpose(1, 2)
+        products = torch.empty(len(image), n, self.images.tokens.shape[1], device=image.device)
+        for i, p, room in zip(*(torch.split(each, part) for each in (image, caption, products)), strict=True):
+            torch.bmm(text.index_select(0, p).float(), self._upright.index_select(0, i), out=room)
         return (
-            cost,
+            products.neg_().add_(1).transpose(1, 2),
             self.images.mass.index_select(0, image),
             self.captions.mass[:, :n].index_select(0, caption),
         )

@@ -16,8 +16,8 @@ from torch.autograd.gradcheck import GradcheckError
 from poisonbench.conformance.data import tiny_data
 from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
+from poisonbench.defenses.otcclip.coupling import Gradient, plan, similarity
 from poisonbench.defenses.otcclip.losses import Form, aligned, weighted, weighted_clip
-from poisonbench.defenses.otcclip.matcher import Gradient, plan, similarity
 from poisonbench.defenses.otcclip.rings import transport_ring
 from poisonbench.losses import clip_loss
 from poisonbench.towers import Features

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poisonbench.defenses.otcclip import sinkhorn
-from poisonbench.defenses.otcclip.matcher import Backend, plan, similarity
+from poisonbench.defenses.otcclip.coupling import plan, similarity
+from poisonbench.defenses.otcclip.transport import Backend
 
 ENOUGH = 2000
 """Iterations after which the small problems here have converged."""

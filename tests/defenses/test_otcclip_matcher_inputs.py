@@ -16,8 +16,10 @@ from poisonbench.conformance.defense_rehearsal import tiny_lab
 from poisonbench.defense import DefenseCard
 from poisonbench.defenses.otcclip import bounds
 from poisonbench.defenses.otcclip.captions import Captions
-from poisonbench.defenses.otcclip.matcher import Backend, Transport, distances, match, similarity
+from poisonbench.defenses.otcclip.coupling import similarity
+from poisonbench.defenses.otcclip.matcher import Transport, distances, match
 from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.defenses.otcclip.transport import Backend
 
 BACKENDS: tuple[Backend, ...] = ("torch", "pot")
 

@@ -19,11 +19,12 @@ from poisonbench.conformance.defense_rehearsal import rehearsed
 from poisonbench.defenses.otcclip import OTCCLIP
 from poisonbench.defenses.otcclip import search as searching
 from poisonbench.defenses.otcclip.bounds import relaxed
-from poisonbench.defenses.otcclip.matcher import Backend, Transport, distances, match
+from poisonbench.defenses.otcclip.matcher import Transport, distances, match
 from poisonbench.defenses.otcclip.scales import Running
 from poisonbench.defenses.otcclip.sinkhorn import Problems
 from poisonbench.defenses.otcclip.solvers import Solver, TorchSolver
 from poisonbench.defenses.otcclip.token_sets import TokenSets
+from poisonbench.defenses.otcclip.transport import Backend
 from poisonbench.errors import UserError
 from poisonbench.settings import validated
 
