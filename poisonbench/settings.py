@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from poisonbench.errors import UserError, did_you_mean
 
@@ -14,6 +14,14 @@ class Settings(BaseModel):
     """A pydantic model that refuses unknown fields and cannot be changed after it was checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``yes`` for a number, which pydantic would take for 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise ValueError("input should be a number")
+        return value
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -259,6 +259,13 @@ def test_words_that_yaml_takes_for_something_else_are_to_be_quoted() -> None:
         resolve(one(settings=parse_settings(["attack.target=no"])))
 
 
+@pytest.mark.parametrize("text", ["recipe.lr=yes", "recipe.epochs=on", "attack.rate=true", "defense.pool=no"])
+def test_yes_and_no_are_no_numbers(text: str) -> None:
+    field = text.partition("=")[0].partition(".")[2]
+    with pytest.raises(UserError, match=f"{field}': input should be a number"):
+        resolve(one(defenses=("otcclip",), settings=parse_settings([text])))
+
+
 def test_moments_of_the_optimiser_and_seeds_have_bounds() -> None:
     with pytest.raises(UserError, match=r"recipe\.betas"):
         resolve(one(settings={"recipe.betas": [0.9, 1.5]}))
