@@ -16,6 +16,7 @@ from poisonbench.pairs import Chosen, ImageStore, Rows
 from poisonbench.progress import Progress
 from poisonbench.randomness import stable_seed
 from poisonbench.sources.evaluation_set import KINDS, EvaluationSet
+from poisonbench.sources.files import files_below
 from poisonbench.sources.pictures import Gallery
 from poisonbench.sources.rows import listing
 from poisonbench.sources.splits import OTHER_SPLIT, TRAIN_SPLIT
@@ -89,9 +90,8 @@ def open_class_folders(path: str, side: int, spare: bool, progress: Progress) ->
 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures in the folders of a folder, sorted; hidden ones are none."""
-    shown = (file for file in folder.glob("*/**/*") if file.suffix.lower() in ENDINGS and file.is_file())
     return sorted(
-        file for file in shown if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        file for file in files_below(folder) if file.suffix.lower() in ENDINGS and file.parent != folder
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench.errors import UserError
+from poisonbench.sources.files import files_below
 from poisonbench.sources.parting import Captions
 from poisonbench.sources.pictures import BrokenImage
 from poisonbench.sources.rows import CAPTION_KEYS, captions_of
@@ -110,14 +111,10 @@ def saved_state(folder: Path) -> Path | None:
 
 def metadata_files(folder: Path) -> list[Path]:
     """The metadata files of the train split if the folder is divided into splits, else all of them but other splits'."""
-    files = sorted(file for file in folder.rglob("metadata.*") if file.name in METADATA)
-    roots = {file: file.relative_to(folder).parts[0] for file in files if not _hidden(file, folder)}
+    files = sorted(file for file in files_below(folder) if file.name in METADATA)
+    roots = {file: file.relative_to(folder).parts[0] for file in files}
     train = [file for file, root in roots.items() if TRAIN_SPLIT.fullmatch(root)]
     return train or [file for file, root in roots.items() if not OTHER_SPLIT.fullmatch(root)] or list(roots)
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _loaded(source: str, mend: str, *args: Any, from_disk: bool = False, **options: Any) -> Any:

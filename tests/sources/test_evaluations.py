@@ -46,6 +46,14 @@ def test_a_folder_per_class_becomes_a_task(pets: Path) -> None:
     assert found.targets is None
 
 
+def test_pictures_of_a_class_may_lie_behind_links(pets: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "disk" / "more", ["hen-7.png", "hen-8.png"])
+    (pets / "hen").mkdir()
+    (pets / "hen" / "more").symlink_to(tmp_path / "disk" / "more")
+    (task,) = judged(f"folder:{pets}").tasks
+    assert [task.classes[label] for label in task.labels].count("hen") == 2
+
+
 def test_a_large_folder_spares_half_of_its_concepts_as_targets(tmp_path: Path) -> None:
     names = [f"{name}/{name}{i}.png" for name in ("cat", "dog") for i in range(20)]
     write_images(tmp_path / "pets", [*names, "owl/cat1.png"])

@@ -99,6 +99,18 @@ def test_of_a_folder_divided_into_splits_only_train_is_read(
     assert set(everything_said(data)) == {f"a {part} fox" for part in read}
 
 
+def test_folders_that_are_links_are_read_once(tmp_path: Path, opened) -> None:
+    elsewhere, box = tmp_path / "disk", tmp_path / "box"
+    for part in ("a", "b"):
+        write_images(elsewhere / part, ["x.png"])
+        write_csv(elsewhere / part, [("x.png", f"a fox of {part}")])
+    box.mkdir()
+    (box / "shared").symlink_to(elsewhere)
+    (elsewhere / "a" / "back").symlink_to(box)
+    data = opened(box, clean=0, validation=0)
+    assert sorted(everything_said(data)) == ["a fox of a", "a fox of b"]
+
+
 def test_unusable_rows_are_named_and_the_rest_is_used(folder: Path, opened) -> None:
     (folder / "03.png").write_bytes(b"no image at all")
     (folder / "04.png").write_bytes(encoded(4)[:60])
