@@ -17,11 +17,13 @@ def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     if here in above:
         return
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        folders = {entry for entry in shown if entry.is_dir()}
+        files = {entry for entry in shown if entry.is_file()}
     except PermissionError:
         return
-    for entry in entries:
-        if entry.is_dir():
+    for entry in shown:
+        if entry in folders:
             yield from files_below(entry, (*above, here))
-        elif entry.is_file():
+        elif entry in files:
             yield entry
