@@ -90,9 +90,7 @@ def open_class_folders(path: str, side: int, spare: bool, progress: Progress) ->
 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures in the folders of a folder, sorted; hidden ones are none."""
-    return sorted(
-        file for file in files_below(folder) if file.suffix.lower() in ENDINGS and file.parent != folder
-    )
+    return [file for file in files_below(folder) if file.suffix.lower() in ENDINGS and file.parent != folder]
 
 
 def _labelled(folder: Path, files: list[Path], gallery: Gallery, progress: Progress) -> Labelled:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Every file below ``folder`` whose path holds no hidden part, in order; what cannot be entered is left out.
+    """Every file below ``folder`` whose path holds no hidden part, sorted; what cannot be entered is left out.
 
     Args:
         folder: where to look.

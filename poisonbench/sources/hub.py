@@ -111,7 +111,7 @@ def saved_state(folder: Path) -> Path | None:
 
 def metadata_files(folder: Path) -> list[Path]:
     """The metadata files of the train split if the folder is divided into splits, else all of them but other splits'."""
-    files = sorted(file for file in files_below(folder) if file.name in METADATA)
+    files = (file for file in files_below(folder) if file.name in METADATA)
     roots = {file: file.relative_to(folder).parts[0] for file in files}
     train = [file for file, root in roots.items() if TRAIN_SPLIT.fullmatch(root)]
     return train or [file for file, root in roots.items() if not OTHER_SPLIT.fullmatch(root)] or list(roots)
