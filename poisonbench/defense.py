@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 Track = Literal["none", "pre-training", "filter", "repair", "screening"]
 Sight = Literal["clean", "classes", "undefended"]
+Split = Literal["clean", "validation"]
 ImageAugment = Literal["none", "flip", "mild", "light", "roclip", "auto"]
 TextAugment = Literal["none", "eda"]
 
@@ -79,6 +80,12 @@ class DefenseCard(Settings):
     def needs_undefended(self) -> bool:
         """Whether the undefended model of the same attack and seed must be there first."""
         return self.acts_on_a_model or "undefended" in self.sees
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits beside the training pairs without which it can do nothing: a repair is chosen on the validation split."""
+        clean: tuple[Split, ...] = ("clean",) if "clean" in self.sees else ()
+        return (*clean, "validation") if self.track == "repair" else clean
 
 
 class DefenseConfig(Settings):

@@ -64,6 +64,7 @@ def resolve(request: Request) -> list[Cell]:
     tier = _tier(request, settings)
     attacks = _plugins("attack", request.attacks, tier.attacks, settings["attack"], tier.name)
     defenses = _plugins("defense", request.defenses, tier.defenses, settings["defense"], tier.name)
+    _check_splits(tier, [plugin for plugin, _ in defenses])
     device, data = _device(request.device), _data(tier)
     # Plugins' fields are resolved now, and prose decides nothing: left in, they would change every identity.
     tier = tier.model_copy(update={"attacks": {}, "defenses": {}, "summary": ""})
@@ -154,6 +155,19 @@ def _check_named(kind: Kind, names: set[str], at_tier: Iterable[str], tier: str)
                 _registry(kind).find(key)
             except UserError as error:
                 raise UserError(f"tier '{tier}': {error}") from None
+
+
+def _check_splits(tier: Tier, defenses: Iterable[type[Any]]) -> None:
+    """An empty split would be noticed when the undefended model has been trained for nothing."""
+    if tier.data.source == "clipart":
+        return
+    for plugin in defenses:
+        for split in plugin.card.splits:
+            if not getattr(tier.data, split):
+                raise UserError(
+                    f"defense '{plugin.name}' needs {split} pairs, and data.{split} is 0; "
+                    f"set a share of the pairs apart, as in --set data.{split}=0.05"
+                )
 
 
 def _choice(

@@ -144,6 +144,20 @@ def test_a_mistake_is_one_line_that_names_it_and_the_mend(changes: dict[str, obj
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("defense", "split"), [("cleanclip", "validation"), ("cleanclip", "clean"), ("bdetclip", "clean")]
+)
+def test_a_split_that_a_defence_needs_must_not_be_empty(tmp_path: Path, defense: str, split: str) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n")
+    settings = {f"data.{split}": 0}
+    with pytest.raises(
+        UserError, match=rf"defense '{defense}' needs {split} pairs.*--set data\.{split}=0\.05"
+    ):
+        resolve(one(defenses=("otcclip", defense), data=str(tmp_path), settings=settings))
+    assert resolve(one(defenses=("otcclip",), data=str(tmp_path), settings=settings))
+    assert resolve(one(defenses=(defense,), settings=settings)), "the embedded splits are not made by shares"
+
+
 def test_a_wrong_field_in_a_tiers_file_is_blamed_on_the_tier(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="tier 'mine', attack 'backdoor_badnet': unknown field 'rat'; did you mean 'rate'"

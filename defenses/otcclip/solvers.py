@@ -143,8 +143,10 @@ def solver_for(images: TokenSets, captions: TokenSets, how: Transport) -> Solver
     if backend == "pot":
         return PotSolver(images, captions, how)
     if backend == "triton":
-        from poisonbench.defenses.otcclip.triton_solver import TritonSolver, fits, proven
+        from poisonbench.defenses.otcclip.triton_shapes import fits
+        from poisonbench.defenses.otcclip.triton_solver import TritonSolver, proven
 
-        if how.backend == "triton" or (fits(images, captions) and proven(images.tokens.device)):
+        sizes = images.tokens.shape[1], captions.tokens.shape[1]
+        if how.backend == "triton" or (fits(*sizes) and proven(images.tokens.device)):
             return TritonSolver(images, captions, how)
     return TorchSolver(images, captions, how)

@@ -82,7 +82,7 @@ def bounds_kernel(
 def costs_kernel(
     visual, text, a, b, image, caption, ceiling, out, m, n, eps, tolerance, iterations, stages,
     D: tl.constexpr, MP: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr,
-    STAGE: tl.constexpr, ABSORB: tl.constexpr, FAR: tl.constexpr, TINY: tl.constexpr,
+    STAGE: tl.constexpr, ABSORB: tl.constexpr, FAR: tl.constexpr, TINY: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The transport cost of one pair, infinite if the first bound exceeds its ceiling.
 
@@ -109,6 +109,7 @@ def costs_kernel(
         ABSORB: iterations between absorptions.
         FAR: cost of padding.
         TINY: what divisors are at least.
+        PRECISION: how fp32 numbers are multiplied.
     """
     pair = tl.program_id(0)
     i, p = tl.load(image + pair).to(tl.int64), tl.load(caption + pair).to(tl.int64)
@@ -123,7 +124,7 @@ def costs_kernel(
         u_at = text + (p * n + columns)[None, :] * D + k[:, None]
         v_part = tl.load(v_at, mask=v_in, other=0.0).to(tl.float32)
         u_part = tl.load(u_at, mask=u_in, other=0.0).to(tl.float32)
-        products = tl.dot(v_part, u_part, products, input_precision="ieee")
+        products = tl.dot(v_part, u_part, products, input_precision=PRECISION)
     real = (mass_a > 0)[:, None] & (mass_b > 0)[None, :]
     cost = tl.where(real, 1 - products, FAR)
     f = tl.min(cost, axis=1)

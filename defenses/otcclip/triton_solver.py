@@ -16,25 +16,9 @@ from poisonbench.defenses.otcclip.solvers import Solver, TorchSolver
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.defenses.otcclip.transport import Transport, interpreted
 from poisonbench.defenses.otcclip.triton_kernels import bounds_kernel, costs_kernel
+from poisonbench.defenses.otcclip.triton_shapes import bounds_shape, costs_shape, precision_on
 
 log = logging.getLogger(__name__)
-
-SMALL, LARGEST = 64 * 64, 128 * 128
-"""Entries of a padded cost matrix that the registers of four warps hold beside the kernel made of it, and of eight."""
-TILE = 128
-"""Rows and columns of a tile of products, at least."""
-DEPTH = 64
-"""Dimensions that are multiplied at a time."""
-
-
-def padded(tokens: int) -> int:
-    """The power of two that a kernel pads a number of tokens to."""
-    return max(16, int(triton.next_power_of_2(tokens)))
-
-
-def fits(images: TokenSets, captions: TokenSets) -> bool:
-    """Whether a pair's cost matrix fits the registers."""
-    return padded(images.tokens.shape[1]) * padded(captions.tokens.shape[1]) <= LARGEST
 
 
 class TritonSolver(Solver):
@@ -45,7 +29,6 @@ class TritonSolver(Solver):
         # padding may hold anything, and no mass of zero takes away what is not finite
         self._visual, self._text = (sets.tokens_repeated().contiguous() for sets in (images, captions))
         self._a, self._b = images.mass.contiguous(), captions.mass.contiguous()
-        self._padded = padded(images.tokens.shape[1]), padded(captions.tokens.shape[1])
 
     @property
     def block(self) -> int:
@@ -53,33 +36,28 @@ class TritonSolver(Solver):
         return max(1, self.how.budget // 64)
 
     def bounds(self) -> Tensor:  # noqa: D102
-        device, (m, n) = self._visual.device, self._padded
+        device, shape = self._visual.device, bounds_shape(*self._sizes, self._visual.shape[2])
         visual, text = Rounded.of(self._visual, torch.bfloat16), Rounded.of(self._text, torch.bfloat16)
         # the interpreter multiplies the bits of bf16 numbers
         held = torch.float32 if interpreted() else torch.bfloat16
         out = torch.empty(len(self.images), len(self.captions), device=device)
-        images, captions = max(1, TILE // m), max(1, TILE // n)
-        grid = (triton.cdiv(len(self.images), images) * triton.cdiv(len(self.captions), captions),)
+        grid = (triton.cdiv(len(self.images), shape["BI"]) * triton.cdiv(len(self.captions), shape["BC"]),)
         unit = torch.finfo(torch.bfloat16).eps / 2
         bounds_kernel[grid](
             visual.tokens.to(held), text.tokens.to(held), self._a, self._b,
             ((self._a * visual.away).sum(dim=1) * (1 + unit)).contiguous(),
             (self._b * text.away).sum(dim=1).contiguous(),
-            out, len(self.images), len(self.captions), *self._sizes,
-            D=self._visual.shape[2], BI=images, MP=m, BC=captions, NP=n, BD=DEPTH, ROWS_FIRST=self._sizes[0] >= self._sizes[1],
-            FAR=sinkhorn.FAR, num_warps=8,
+            out, len(self.images), len(self.captions), *self._sizes, **shape,
         )  # fmt: skip
         return out - accumulation(torch.float32, device, self._visual.shape[-1])
 
     def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
         out = torch.empty(len(image), device=image.device)
         highest = torch.full_like(out, torch.inf) if ceiling is None else ceiling.contiguous()
-        m, n = self._padded
+        shape = costs_shape(*self._sizes, self._visual.shape[2], precision_on(image.device))
         costs_kernel[(len(image),)](
             self._visual, self._text, self._a, self._b, image.contiguous(), caption.contiguous(), highest, out,
-            *self._sizes, self.how.eps, self.how.tolerance, self.how.iterations, sinkhorn.stages(self.how.eps),
-            D=self._visual.shape[2], MP=m, NP=n, BD=DEPTH // 2, STAGE=sinkhorn.STAGE, ABSORB=sinkhorn.ABSORB, FAR=sinkhorn.FAR,
-            TINY=sinkhorn.TINY, num_warps=4 if m * n <= SMALL else 8,
+            *self._sizes, self.how.eps, self.how.tolerance, self.how.iterations, sinkhorn.stages(self.how.eps), **shape,
         )  # fmt: skip
         return out
 

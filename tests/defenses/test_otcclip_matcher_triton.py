@@ -41,11 +41,13 @@ report = {}
 images, captions = sets(2, 7, 20), sets(5, 5, 20)
 report["costs"] = {str(eps): difference(images, captions, eps) for eps in (0.03, 0.1, 1.0)}
 report["tall"] = difference(sets(2, 3, 70), sets(3, 18, 70), 0.1)
+report["large"] = difference(sets(2, 5, 70), sets(2, 300, 70), 0.1)
 how = Transport(backend="triton")
 fused = match(images, captions, 2, how=how)
 plain = match(images, captions, 2, how=Transport(backend="torch"))
 report["matches"] = torch.equal(fused.index, plain.index)
-for name, (first, second) in {"wide": (images, captions), "high": (captions, images)}.items():
+long = sets(3, 300, 20)
+for name, (first, second) in {"wide": (images, captions), "high": (captions, images), "long": (images, long)}.items():
     second = second.at_rows(second.length.argsort(descending=True))
     found = solver_for(first, second, how).bounds()
     cost = distances(first, second, Transport(eps=0.005, backend="torch"))
@@ -75,6 +77,7 @@ def report() -> dict[str, object]:
 def test_fused_costs_are_those_of_the_torch_backend(report: dict[str, dict[str, float]]) -> None:
     assert max(report["costs"].values()) < 1e-4
     assert report["tall"] < 1e-4  # type: ignore[operator]
+    assert report["large"] < 1e-4  # type: ignore[operator]
 
 
 def test_fused_matches_are_those_of_the_torch_backend(report: dict[str, object]) -> None:
@@ -85,7 +88,7 @@ def test_what_stands_in_the_padding_is_never_read(report: dict[str, object]) -> 
     assert report["padding"] is True
 
 
-@pytest.mark.parametrize("shape", ["wide", "high"])
+@pytest.mark.parametrize("shape", ["wide", "high", "long"])
 def test_fused_bounds_hold_and_are_as_tight(report: dict[str, list[float]], shape: str) -> None:
     room, over_unfused = report[shape]
     assert room >= 0
