@@ -140,8 +140,8 @@ def build_towers(model: str, tokenizer: Tokenizer, *, seed: int, device: str, bf
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         built = open_clip.create_model(model, force_custom_text=True, text_cfg=text, pretrained_text=False)
-    built = built.to(device).to(memory_format=torch.channels_last)
-    return Towers(built, tokenizer, bf16=bf16)
+    built = built.to(memory_format=torch.channels_last)
+    return Towers(built, tokenizer, bf16=bf16).to(device)
 
 
 @contextmanager
