@@ -19,37 +19,43 @@ from poisonbench.registry import defenses
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this torch takes no backend that is written in Python", allow_module_level=True)
 
-PAIRS = [
-    *(f"backdoor_badnet,{name}" for name in sorted(defenses().usable())),
-    "backdoor_adaptive,none",
-    "targeted_adaptive,none",
-]
+NAMES = sorted(
+    defenses().usable(), key=lambda name: (name != "none", name)
+)  # the undefended model first: repairs need it
+PAIRS = [*(f"backdoor_badnet,{name}" for name in NAMES), "backdoor_adaptive,none", "targeted_adaptive,none"]
+COMPARED = [f"backdoor_badnet,{name}" for name in ("none", "otcclip", "roclip", "safeclip")]
 
 Result = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Result]:
-    """By pair and device what a small cell came to."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """By attack, defence and device what a small cell came to."""
     folder = tmp_path_factory.mktemp("pretended")
     drawn = np.random.default_rng(0)
     for number in range(18):  # the target's class and others
         place = folder / "task" / ("vegetable", "cat", "car")[number % 3] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(drawn.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(place)
-    command = [sys.executable, str(Path(__file__).parent / "pretended_gpu.py"), "runs", "folder:task", *PAIRS]
+    cells = [*(f"{pair},cuda" for pair in PAIRS), *(f"{pair},cpu" for pair in COMPARED)]
+    command = [sys.executable, str(Path(__file__).parent / "pretended_gpu.py"), "runs", "folder:task", *cells]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {(one["pair"], one["device"]): one for one in found}
+    return {one["cell"]: one for one in found}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_cell_comes_to_the_same_on_a_gpu(results: dict[tuple[str, str], Result], pair: str) -> None:
-    here, there = results[pair, "cpu"], results[pair, "cuda"]
-    assert (there["status"], there["reason"]) == ("done", "")
-    assert there["loss"] == pytest.approx(here["loss"], rel=1e-3)
+def test_a_cell_runs_on_a_gpu(results: dict[str, Result], pair: str) -> None:
+    found = results[f"{pair},cuda"]
+    assert (found["status"], found["reason"]) == ("done", "")
+
+
+@pytest.mark.parametrize("pair", COMPARED)
+def test_a_cell_comes_to_the_same_on_a_gpu(results: dict[str, Result], pair: str) -> None:
+    here, there = results[f"{pair},cpu"], results[f"{pair},cuda"]
+    assert there["loss"] == pytest.approx(here["loss"], rel=0.01)
     assert there["zero_shot"] == pytest.approx(here["zero_shot"], abs=0.12), "two of eighteen pictures"
 
 
