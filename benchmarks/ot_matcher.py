@@ -274,16 +274,11 @@ def _pot(
             cost = 1 - visual @ text.transpose(1, 2)
             # POT has no masks: padding gets a vanishing mass
             b = (b + 1e-12) / (b + 1e-12).sum(dim=1, keepdim=True)
-            solved = solve_batch(
-                cost,
-                reg=eps,
-                a=a.expand(len(cost), -1),
-                b=b,
-                max_iter=5000,
-                tol=tolerance / root,
-                method=method,
-                grad="detach",
-            )
+            with cost.device:  # the unlogged method starts from ones wherever PyTorch makes them
+                solved = solve_batch(
+                    cost, reg=eps, a=a.expand(len(cost), -1), b=b, max_iter=5000, tol=tolerance / root, method=method,
+                    grad="detach",
+                )  # fmt: skip
             found.append((solved.plan * cost).sum(dim=(1, 2)))
     return torch.cat(found)
 
