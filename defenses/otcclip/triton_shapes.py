@@ -54,7 +54,7 @@ def costs_shape(m: int, n: int, d: int, precision: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def precision_on(device: torch.device) -> str:
+def dot_precision(device: torch.device) -> str:
     """How fp32 numbers are multiplied: by tensor cores where there are such, in three products that keep the precision."""
     tensor_cores = (
         device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -64,7 +64,6 @@ def precision_on(device: torch.device) -> str:
 
 def _operands(lines: int, itemsize: int, deepest: int) -> dict[str, int]:
     """The depth and the stages with which ``lines`` rows and columns of operands fit the shared memory."""
-    depth = deepest
-    while depth > SHALLOWEST and STAGES * depth * lines * itemsize > SHARED:
-        depth //= 2
-    return {"BD": depth, "num_stages": STAGES if STAGES * depth * lines * itemsize <= SHARED else 1}
+    room = SHARED // (STAGES * lines * itemsize)  # dimensions of each stage
+    depth = min(deepest, 1 << (max(room, SHALLOWEST).bit_length() - 1))
+    return {"BD": depth, "num_stages": STAGES if depth <= room else 1}

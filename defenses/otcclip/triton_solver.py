@@ -16,7 +16,7 @@ from poisonbench.defenses.otcclip.solvers import Solver, TorchSolver
 from poisonbench.defenses.otcclip.token_sets import TokenSets
 from poisonbench.defenses.otcclip.transport import Transport, interpreted
 from poisonbench.defenses.otcclip.triton_kernels import bounds_kernel, costs_kernel
-from poisonbench.defenses.otcclip.triton_shapes import bounds_shape, costs_shape, precision_on
+from poisonbench.defenses.otcclip.triton_shapes import bounds_shape, costs_shape, dot_precision
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class TritonSolver(Solver):
     def _costs(self, image: Tensor, caption: Tensor, ceiling: Tensor | None) -> Tensor:
         out = torch.empty(len(image), device=image.device)
         highest = torch.full_like(out, torch.inf) if ceiling is None else ceiling.contiguous()
-        shape = costs_shape(*self._sizes, self._visual.shape[2], precision_on(image.device))
+        shape = costs_shape(*self._sizes, self._visual.shape[2], dot_precision(image.device))
         costs_kernel[(len(image),)](
             self._visual, self._text, self._a, self._b, image.contiguous(), caption.contiguous(), highest, out,
             *self._sizes, self.how.eps, self.how.tolerance, self.how.iterations, sinkhorn.stages(self.how.eps), **shape,

@@ -18,15 +18,12 @@ from poisonbench.defenses.otcclip.triton_shapes import bounds_shape, costs_shape
 SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 """Bytes of shared memory that a block may have, by compute capability (CUDA's programming guide, technical specifications)."""
 
-POINTERS = {"visual": "", "text": "", "a": "*fp32", "b": "*fp32", "out": "*fp32"}
-BOUNDS = {
-    **POINTERS, "visual": "*bf16", "text": "*bf16", "visual_away": "*fp32", "text_away": "*fp32",
-    "images": "i32", "captions": "i32", "m": "i32", "n": "i32",
-}  # fmt: skip
-COSTS = {
-    **POINTERS, "visual": "*fp32", "text": "*fp32", "image": "*i64", "caption": "*i64", "ceiling": "*fp32",
-    "m": "i32", "n": "i32", "eps": "fp32", "tolerance": "fp32", "iterations": "i32", "stages": "i32",
-}  # fmt: skip
+TYPES = {
+    **dict.fromkeys(("visual", "text", "a", "b", "visual_away", "text_away", "ceiling", "out"), "*fp32"),
+    **dict.fromkeys(("image", "caption"), "*i64"),
+    **dict.fromkeys(("images", "captions", "m", "n", "iterations", "stages"), "i32"),
+    **dict.fromkeys(("eps", "tolerance"), "fp32"),
+}
 SIZES = {
     "embedded tier": (16, 16, 128),
     "RN50": (49, 32, 1024),
@@ -40,8 +37,9 @@ def _compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def compiled(kernel: Any, types: dict[str, str], shape: dict[str, Any], capability: int) -> Any:
+def compiled(kernel: Any, shape: dict[str, Any], capability: int, **changed: str) -> Any:
     """A kernel as a launch on such a GPU would compile it, all pointers aligned as those of PyTorch are."""
+    types = TYPES | changed
     options = {name: shape[name] for name in ("num_warps", "num_stages")}
     constants = {name: value for name, value in shape.items() if name not in options}
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
@@ -52,30 +50,29 @@ def compiled(kernel: Any, types: dict[str, str], shape: dict[str, Any], capabili
     return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
+def both(size: str, capability: int) -> tuple[Any, Any]:
+    """The bounds' kernel and the costs' for a size."""
+    m, n, d = SIZES[size]
+    bounds = compiled(bounds_kernel, bounds_shape(m, n, d), capability, visual="*bf16", text="*bf16")
+    return bounds, compiled(costs_kernel, costs_shape(m, n, d, "tf32x3"), capability)
+
+
 @pytest.mark.parametrize(
     ("size", "capability"), [("embedded tier", 90), ("RN50", 80), ("ViT-B/16", 89), ("longest", 89)]
 )
 def test_every_size_that_fits_compiles_and_finds_its_shared_memory(size: str, capability: int) -> None:
-    m, n, d = SIZES[size]
+    m, n, _ = SIZES[size]
     assert fits(m, n)
-    for kernel, types, shape in (
-        (bounds_kernel, BOUNDS, bounds_shape(m, n, d)),
-        (costs_kernel, COSTS, costs_shape(m, n, d, "tf32x3")),
-    ):
-        built = compiled(kernel, types, shape, capability)
+    for built in both(size, capability):
         assert len(built.asm["cubin"]) > 1000
         assert built.metadata.shared <= SHARED[capability]
 
 
 def test_both_kernels_multiply_on_hoppers_tensor_cores() -> None:
-    m, n, d = SIZES["RN50"]
-    for kernel, types, shape in (
-        (bounds_kernel, BOUNDS, bounds_shape(m, n, d)),
-        (costs_kernel, COSTS, costs_shape(m, n, d, "tf32x3")),
-    ):
-        assert "wgmma.mma_async" in compiled(kernel, types, shape, 90).asm["ptx"]
+    for built in both("RN50", 90):
+        assert "wgmma.mma_async" in built.asm["ptx"]
 
 
 def test_older_gpus_get_the_costs_without_tensor_cores() -> None:
-    built = compiled(costs_kernel, COSTS, costs_shape(16, 16, 128, "ieee"), 75)
+    built = compiled(costs_kernel, costs_shape(16, 16, 128, "ieee"), 75)
     assert "mma" not in built.asm["ptx"]
