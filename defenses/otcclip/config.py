@@ -79,7 +79,9 @@ class OTCCLIPConfig(DefenseConfig):
     alike: float = Field(0.93, ge=0, le=1)
     regions: float = Field(0.5, gt=0, le=1)
     outlying: float = Field(4.0, ge=0)
-    looks: tuple[Name, ...] = Field(("blurred", "grey", "stretched", "turned", "upside_down"), min_length=1)
+    looks: tuple[Name, ...] = Field(
+        ("blurred", "grey", "stretched", "hardened", "turned", "upside_down"), min_length=1
+    )
     burden: float = Field(0.1, ge=0, le=1)
     graded: bool = True
     hearing: Literal["plain", "telling", "every"] = "telling"

@@ -13,6 +13,9 @@ from torch import Tensor
 WIDE = 5 / 32
 """Width of the blur, as a share of the image side."""
 
+HARD = 3.0
+"""How much farther from medium grey a hard contrast moves every colour; what was faint beside strong colours is cut off."""
+
 
 def blurred(images: Tensor) -> Tensor:
     """Every pixel the mean of the square around it."""
@@ -31,6 +34,11 @@ def stretched(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp_min(1 / 255)
 
 
+def hardened(images: Tensor) -> Tensor:
+    """Every colour moved away from medium grey and cut off at black and white, so that what shows through faintly is lost."""
+    return (0.5 + HARD * (images - 0.5)).clamp(0, 1)
+
+
 def turned(images: Tensor) -> Tensor:
     """Turned by 45 degrees; what comes in from outside continues the border."""
     half = sqrt(0.5)
@@ -45,11 +53,12 @@ def upside_down(images: Tensor) -> Tensor:
 
 
 Look = Callable[[Tensor], Tensor]
-Name = Literal["blurred", "grey", "stretched", "turned", "upside_down"]
+Name = Literal["blurred", "grey", "stretched", "hardened", "turned", "upside_down"]
 LOOKS: dict[Name, Look] = {
     "blurred": blurred,
     "grey": grey,
     "stretched": stretched,
+    "hardened": hardened,
     "turned": turned,
     "upside_down": upside_down,
 }

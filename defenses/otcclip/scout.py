@@ -1,8 +1,9 @@
 """A scout goes ahead: the undefended model, which has learned the trigger, so that the trigger gives the poisons away.
 
 In a model that has learned a trigger, the images that carry it are a crowd, whatever they show. A blur, a lack of colour, a
-stretch of the tones, a turn or being put upside down breaks most triggers, and then the crowd comes apart, while pictures that
-are alike stay together; ``crowds`` counts how strange that is. No poison is known. All of it is our reconstruction.
+stretch of the tones, a hard contrast, a turn or being put upside down breaks most triggers, and then the crowd comes apart,
+while pictures that are alike stay together; ``crowds`` counts how strange that is. No poison is known. All of it is our
+reconstruction.
 """
 
 from __future__ import annotations

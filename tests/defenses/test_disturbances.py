@@ -17,6 +17,7 @@ from poisonbench.defenses.otcclip.looks import (
     disturbed,
     each_in_its_look,
     grey,
+    hardened,
     stretched,
     turned,
     upside_down,
@@ -54,6 +55,16 @@ def test_stretching_undoes_a_straight_tone_curve_of_every_colour(gains: list[flo
     assert torch.equal(stretched(torch.full((1, 3, 8, 8), 0.4)), torch.zeros(1, 3, 8, 8)), (
         "nothing to stretch"
     )
+
+
+@given(share=st.floats(0, 0.3), seed=st.integers(0, 2**31))
+def test_a_hard_contrast_loses_what_is_blended_into_bright_and_dark_places(share: float, seed: int) -> None:
+    overlay = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    bright, dark = torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    for plain in (bright, dark):
+        assert torch.allclose(hardened((1 - share) * plain + share * overlay), plain, atol=1e-6)
+    medium = 0.5 + 0.3 * (overlay - 0.5)
+    assert torch.allclose(hardened(medium), 0.5 + 3 * (medium - 0.5)), "between them nothing is cut off"
 
 
 def test_upside_down_the_last_row_is_the_first() -> None:
