@@ -27,7 +27,9 @@ from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import suspicion_by
 from poisonbench.defenses.otcclip.separation import standardised
+from poisonbench.errors import UserError
 from poisonbench.randomness import numpy_rng, torch_rng
+from poisonbench.settings import validated
 
 LOOKS: dict[str, Look] = {
     "as it is": lambda images: images,
@@ -38,15 +40,22 @@ LOOKS: dict[str, Look] = {
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--level", default=0.1, show_default=True, help="Share of the mismatched pairs that passes.")
+@click.option(
+    "--looks", default=",".join(OTCCLIPConfig().looks), show_default=True, help="Those of the scout."
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a table.")
-def main(checkpoints: tuple[Path, ...], level: float, device: str, as_json: bool) -> None:
+def main(checkpoints: tuple[Path, ...], level: float, looks: str, device: str, as_json: bool) -> None:
     """Pass rates of clean pairs and poisons under every disturbance."""
-    report(checkpoints, lambda checkpoint: measured(checkpoint, level, device), as_json)
+    try:
+        config = validated(OTCCLIPConfig, {"looks": looks.split(",")}, "--looks")
+    except UserError as error:
+        raise click.UsageError(str(error)) from None
+    report(checkpoints, lambda checkpoint: measured(checkpoint, level, config, device), as_json)
 
 
-def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
-    """All looks for one finished cell, over all of its training pairs.
+def measured(checkpoint: Path, level: float, config: OTCCLIPConfig, device: str) -> Iterator[Passing]:
+    """All looks for one finished cell, over all of its training pairs, and a scout that has the looks of ``config``.
 
     Raises:
         UserError: for a checkpoint that cannot be read or that was trained without poisons.
@@ -64,7 +73,7 @@ def measured(checkpoint: Path, level: float, device: str) -> Iterator[Passing]:
     passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
-    config, groups = OTCCLIPConfig(), pictures(pairs.images)
+    groups = pictures(pairs.images)
     scouted = suspicion_by(towers, pairs.images, captions, groups, config, torch_rng("disturbances"))
     alone = _copies(scouted.groups) == _copies(groups)
     yield Passing(checkpoint.parent.name, "no near copy", config.alike, *shares(alone[rows], bad))

@@ -106,3 +106,8 @@ def test_pairs_that_fit_pass_and_mismatched_ones_as_often_as_decoys() -> None:
 def test_what_is_no_cell_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [str(tmp_path / "model.safetensors")])
     assert result.exit_code == 2 and "model.safetensors" in result.output
+
+
+def test_a_look_that_is_none_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(tmp_path / "model.safetensors"), "--looks", "blurred,squinted"])
+    assert result.exit_code == 2 and "--looks" in result.output and "squinted" in result.output
