@@ -2,7 +2,7 @@
 
 A trigger that was learned speaks for the target until something breaks it: a turn breaks a wave, a lack of colour a tone curve.
 What a picture shows survives most of that. For every finished cell all training pairs are tested by the global cosine, as
-OTCCLIP's test does, on the image as it is, under each disturbance, and in all of these looks: what share of the clean pairs
+OTCCLIP's test does, on the image as it is, under each disturbance, and in all of the scout's looks: what share of the clean pairs
 fits better than all but a share of the mismatched ones, and what share of the poisons? The last lines of a cell say what a
 scout of OTCCLIP would take for no near copy, and what it would not suspect, were it this model, and what its suspects pass,
 in every way to hear them.
@@ -27,7 +27,6 @@ from poisonbench.defenses.otcclip.looks import Look
 from poisonbench.defenses.otcclip.rings import cosine_ring
 from poisonbench.defenses.otcclip.scout import suspicion_by
 from poisonbench.defenses.otcclip.separation import standardised
-from poisonbench.errors import UserError
 from poisonbench.randomness import numpy_rng, torch_rng
 from poisonbench.settings import validated
 
@@ -47,11 +46,16 @@ LOOKS: dict[str, Look] = {
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a table.")
 def main(checkpoints: tuple[Path, ...], level: float, looks: str, device: str, as_json: bool) -> None:
     """Pass rates of clean pairs and poisons under every disturbance."""
-    try:
-        config = validated(OTCCLIPConfig, {"looks": looks.split(",")}, "--looks")
-    except UserError as error:
-        raise click.UsageError(str(error)) from None
-    report(checkpoints, lambda checkpoint: measured(checkpoint, level, config, device), as_json)
+    report(checkpoints, lambda checkpoint: measured(checkpoint, level, scout_of(looks), device), as_json)
+
+
+def scout_of(looks: str) -> OTCCLIPConfig:
+    """OTCCLIP's defaults, with a scout of these looks.
+
+    Raises:
+        UserError: for a look that does not exist.
+    """
+    return validated(OTCCLIPConfig, {"looks": looks.split(",")}, "--looks")
 
 
 def measured(checkpoint: Path, level: float, config: OTCCLIPConfig, device: str) -> Iterator[Passing]:
@@ -70,7 +74,7 @@ def measured(checkpoint: Path, level: float, config: OTCCLIPConfig, device: str)
         for name, look in LOOKS.items()
     }
     passed = {name: own > torch.quantile(decoy, 1 - level) for name, (own, decoy) in fits.items()}
-    passed["all of these"] = torch.stack(list(passed.values())).all(dim=0)
+    passed["all of these"] = torch.stack([passed[name] for name in ("as it is", *config.looks)]).all(dim=0)
     for name, passes in passed.items():
         yield Passing(checkpoint.parent.name, name, level, *shares(passes, bad))
     groups = pictures(pairs.images)
